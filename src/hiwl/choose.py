@@ -1,0 +1,150 @@
+"""Stage `choose`: every combination of the nodes' checkpoints on the validation set; the best one serves.
+
+Writes to ``models/choice``: ``choice.json``, ``combinations.csv``, ``metrics.json``, ``record.json``. The best is the
+combination of highest accuracy; among equals that of highest mean recall; then that of the nodes' better-ranked
+checkpoints, root first.
+"""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from hiwl import tracking
+from hiwl.classifier import Node, device_of
+from hiwl.files import digest, replacing_folder, sha256, write_json
+from hiwl.hierarchy import Floats, Tree, route
+from hiwl.layout import CHOICE, CHOICE_FILE, CHOICE_TABLE, NODES, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.params import read_section
+from hiwl.record import Record, keep_in_results, new_record
+from hiwl.settings import settings
+from hiwl.votes import ID
+
+
+def main() -> None:
+    """Score all combinations and keep the best."""
+    tree = Tree(read_section("hierarchy"))
+    _drop_foreign_nodes(tree)
+    descriptions = {name: json.loads((NODES / name / "node.json").read_text()) for name in tree.nodes}
+    images, labels = read_split("validation", tree)
+    answers = {
+        (name, checkpoint["file"]): _answers(description, checkpoint["file"], images)
+        for name, description in descriptions.items()
+        for checkpoint in description["checkpoints"]
+    }
+    shares = descriptions["root"]["shares"]
+    table = score(tree, descriptions, answers, labels, shares)
+    best = table.iloc[0]
+    pack = read_section("pack")
+    choice = {
+        "hierarchy": tree.nodes,
+        "crop": pack["crop"],
+        "size": pack["size"],
+        "shares": shares,
+        "validation_accuracy": best["accuracy"],
+        "nodes": {
+            name: {key: value for key, value in description.items() if key not in ("checkpoints", "shares")}
+            | {"file": best[name]}
+            for name, description in descriptions.items()
+        },
+    }
+    nodes = {
+        name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in tree.nodes
+    }
+    record = _record(tree, nodes, choice, len(labels))
+    metrics = {
+        "validation_accuracy": float(best["accuracy"]),
+        "validation_mean_recall": float(best["mean_recall"]),
+    }
+    metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
+    record = record.finished(metrics)
+    with replacing_folder(CHOICE) as beside:
+        write_json(beside / CHOICE_FILE.name, choice)
+        table.to_csv(beside / CHOICE_TABLE.name, index=False)
+        write_json(beside / "metrics.json", metrics)
+        write_json(beside / "record.json", record.to_json())
+    tracking.log_run(record)
+    keep_in_results(record, nodes)
+    print(f"choose: best of {len(table)} combinations, validation accuracy {best['accuracy']:.4f}")
+
+
+def read_split(name: str, tree: Tree) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
+    """The packed pictures of one split and their classes as indices into `tree.classes`, ordered by GalaxyID."""
+    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
+    table = pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one").sort_values(ID)
+    part = table[table["split"] == name]
+    images = torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="r")[part["row"].to_numpy()])
+    return images, part["class"].map(tree.classes.index).to_numpy(np.int64)
+
+
+def score(
+    tree: Tree,
+    descriptions: dict[str, Any],
+    answers: dict[tuple[str, str], Floats],
+    labels: np.ndarray[Any, np.dtype[np.int64]],
+    shares: dict[str, int],
+) -> pd.DataFrame:
+    """All combinations, best first: a column for each node (its checkpoint), `accuracy` and `mean_recall`.
+
+    `answers` holds for each (node, checkpoint) the probabilities of all images, (n, children): computed once, however
+    many combinations use them.
+    """
+    rows = []
+    files = [[checkpoint["file"] for checkpoint in descriptions[name]["checkpoints"]] for name in tree.nodes]
+    for combination in itertools.product(*files):
+        chosen = dict(zip(tree.nodes, combination, strict=True))
+        routed = route(
+            tree,
+            lambda node, rows, chosen=chosen: answers[node, chosen[node]][rows],  # type: ignore[misc]
+            len(labels),
+            shares,
+        )
+        rows.append(
+            chosen
+            | {
+                "accuracy": float((routed.label == labels).mean()),
+                "mean_recall": float(balanced_accuracy_score(labels, routed.label)),
+            }
+        )
+    return pd.DataFrame(rows).sort_values(
+        ["accuracy", "mean_recall"], ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def _answers(description: dict[str, Any], file: str, images: torch.Tensor) -> Floats:
+    node = Node(description, NODES / description["node"] / file, device_of(settings().accelerator))
+    return node.probabilities(images, np.arange(len(images)))
+
+
+def _drop_foreign_nodes(tree: Tree) -> None:
+    """Remove nodes that another tree left in the folder, so that this stage's input is this tree's alone."""
+    for folder in NODES.iterdir():
+        if folder.name not in tree.nodes:
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+
+
+def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
+    root = nodes["root"]
+    shared = ("backbone", "input", "recipe", "seed", "started_from")
+    return new_record(
+        key=digest([choice, {name: run.key for name, run in nodes.items()}])[:16],
+        kind="choice",
+        name=f"choice {root.columns['backbone']} {root.columns['recipe']} seed {root.columns['seed']}",
+        columns={"tree": "-".join(tree.nodes)} | {key: root.columns[key] for key in shared},
+        parameters={"hierarchy": tree.nodes}
+        | {
+            name: {"train": run.parameters["train"], "file": choice["nodes"][name]["file"]}
+            for name, run in nodes.items()
+        },
+        data={
+            "sources": {path.name: sha256(path) for path in map(Path, (SPLITS_TABLE, PACKED_INDEX))},
+            "counts": root.data["counts"] | {"validation": validation},
+        },
+        hardware={"device": root.environment["device"]},
+    ).model_copy(update={"nodes": {name: run.key for name, run in nodes.items()}})

@@ -1,0 +1,95 @@
+"""The trained hierarchy, ready to use: the same for `evaluate`, for the served model and for everything later."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hiwl import backbone
+from hiwl.augment import Normalisation, centre
+from hiwl.errors import HiwlError
+from hiwl.hierarchy import Floats, Ints, Routed, Tree, route
+from hiwl.images import Pixels
+
+BATCH = 256
+
+
+@torch.inference_mode()
+def predict(
+    model: Callable[[Tensor], Tensor] | nn.Module,
+    images: Tensor,
+    rows: Tensor,
+    size: int,
+    normalise: Normalisation,
+    device: torch.device,
+) -> Tensor:
+    """Logits (len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform."""
+    if isinstance(model, nn.Module):
+        model.eval()
+    parts = [
+        model(centre(images[part.to(images.device)].to(device), size, normalise)).float()
+        for part in rows.split(BATCH)
+    ]
+    return torch.cat(parts)
+
+
+class Node:
+    """One trained node: a checkpoint and what `node.json` says of it."""
+
+    def __init__(self, description: dict[str, Any], checkpoint: Path, device: torch.device) -> None:
+        self.input: int = description["input"]
+        self.normalise = Normalisation(tuple(description["mean"]), tuple(description["std"]))
+        self.device = device
+        self.model = backbone.create(
+            description["backbone"], len(description["children"]), "scratch", None
+        ).model
+        try:
+            self.model.load_state_dict(load_file(checkpoint))
+        except FileNotFoundError:
+            raise HiwlError(f"{checkpoint}: not there; `dvc repro` or `dvc pull` brings it") from None
+        self.model.to(device, memory_format=torch.channels_last)
+
+    def probabilities(self, images: Tensor, rows: Ints) -> Floats:
+        """(len(rows), children), rows sum to 1."""
+        logits = predict(self.model, images, torch.from_numpy(rows), self.input, self.normalise, self.device)
+        result: Floats = torch.softmax(logits.double(), dim=1).cpu().numpy()
+        return result
+
+
+class Classifier:
+    """A choice of one checkpoint for every node, and the tree that routes between them."""
+
+    def __init__(
+        self, choice_file: Path, checkpoints: Callable[[str, str], Path], device: torch.device
+    ) -> None:
+        """Load what `choice_file` names; `checkpoints(node, file)` says where a checkpoint lies."""
+        choice = json.loads(choice_file.read_text())
+        self.tree = Tree(choice["hierarchy"])
+        self.crop: int = choice["crop"]
+        self.size: int = choice["size"]
+        self.shares: dict[str, int] = choice["shares"]
+        self.nodes = {
+            name: Node(description, checkpoints(name, description["file"]), device)
+            for name, description in choice["nodes"].items()
+        }
+
+    def __call__(self, images: Pixels | Tensor) -> Routed:
+        """Answers for (n, size, size, 3) uint8 pictures."""
+        pictures = images if isinstance(images, Tensor) else torch.from_numpy(images)
+        return route(
+            self.tree,
+            lambda node, rows: self.nodes[node].probabilities(pictures, rows),
+            len(pictures),
+            self.shares,
+        )
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device to answer on: where `accelerator` is `auto`, a CUDA device if there is one."""
+    if accelerator == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(accelerator)

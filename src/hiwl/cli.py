@@ -1,0 +1,43 @@
+"""The command `hiwl`: a stage of the pipeline, or one of the verbs beside it. Imports nothing slow."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from hiwl.errors import HiwlError
+
+COMMANDS = {
+    "raw": "stage: bring the survey in (simulated, your own files, or Kaggle's)",
+    "select": "stage: the clean selection from the votes",
+    "split": "stage: training, validation and test set",
+    "pack": "stage: decode every picture once",
+    "train": "stage: one model for one node of the hierarchy",
+    "choose": "stage: the best combination of the nodes' checkpoints on validation",
+    "evaluate": "stage: the chosen combination on the test set",
+    "register": "stage: the evaluated model into the registry, behind a gate",
+    "restore": "rebuild MLflow's runs and registry from what git and `dvc pull` bring",
+    "report": "write docs/results.md and docs/results.json from the records in results/",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; bad input ends with its message and exit status 1."""
+    parser = argparse.ArgumentParser(
+        prog="hiwl",
+        description="Sort galaxies by shape from their pictures. `dvc repro` runs all stages in order.",
+    )
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, text in COMMANDS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        if name == "train":
+            verb.add_argument("node", help="a node of the hierarchy in params.yaml, such as root")
+    given = parser.parse_args(arguments)
+    command = import_module(f"hiwl.{given.command}").main
+    try:
+        command(given.node) if given.command == "train" else command()
+    except HiwlError as error:
+        sys.exit(f"hiwl {given.command}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Stage `evaluate`: the chosen combination on the test set, once (paper, section 4.3).
+
+Writes to ``reports``: ``metrics.json``, ``per_class.csv`` (counts, recall, precision, F1, intervals),
+``confusion.csv`` (one row a galaxy: actual, predicted), ``confusion.png``, ``answers.csv.gz`` (every galaxy's answer),
+``record.json``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from hiwl import tracking
+from hiwl.choose import read_split
+from hiwl.classifier import Classifier, device_of
+from hiwl.files import replacing_folder, write_json
+from hiwl.hierarchy import Ints, Routed
+from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
+from hiwl.record import Record, keep_in_results
+from hiwl.settings import settings
+from hiwl.votes import ID
+
+
+def main() -> None:
+    """Answer for every test galaxy and measure."""
+    classifier = Classifier(
+        CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator)
+    )
+    classes = classifier.tree.classes
+    images, labels = read_split("test", classifier.tree)
+    routed = classifier(images)
+    metrics, per_class = measure(labels, routed.label, classes)
+
+    choice = Record.model_validate_json((CHOICE / "record.json").read_text())
+    flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    flat |= {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}
+    record = choice.finished(flat)
+    with replacing_folder(REPORTS) as beside:
+        write_json(
+            beside / "metrics.json",
+            metrics | {"recall": dict(zip(classes, per_class["recall"], strict=True))},
+        )
+        per_class.to_csv(beside / "per_class.csv", index=False)
+        names = np.array(classes)
+        pd.DataFrame({"actual": names[labels], "predicted": names[routed.label]}).to_csv(
+            beside / "confusion.csv", index=False
+        )
+        _draw_confusion(
+            labels, routed.label, classes, str(choice.columns["survey"]), beside / "confusion.png"
+        )
+        answers_table(labels, routed, classes).to_csv(
+            beside / "answers.csv.gz",
+            index=False,
+            float_format="%.4f",
+            compression={"method": "gzip", "mtime": 0},
+        )
+        write_json(beside / "record.json", record.to_json())
+    tracking.log_run(record)
+    nodes = {
+        name: Record.model_validate_json((NODES / name / "record.json").read_text())
+        for name in classifier.tree.nodes
+    }
+    keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
+    low, high = metrics["accuracy_interval"]
+    print(
+        f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies"
+    )
+
+
+def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Accuracy and mean recall, precision, F1 over classes; and a table with a row for each class.
+
+    Intervals are Wilson's, 95 %. Precision where nothing was said to be of a class, and recall where no galaxy is,
+    count as 0.
+    """
+    numbers = range(len(classes))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=list(numbers), zero_division=0.0
+    )
+    right = np.diag(confusion_matrix(labels, predicted, labels=list(numbers)))
+    per_class = pd.DataFrame(
+        {"class": classes, "galaxies": support, "recall": recall, "precision": precision, "f1": f1}
+    )
+    intervals = [wilson(int(k), int(n)) for k, n in zip(right, support, strict=True)]
+    per_class["recall_low"] = [low for low, _ in intervals]
+    per_class["recall_high"] = [high for _, high in intervals]
+    metrics = {
+        "galaxies": len(labels),
+        "accuracy": float((labels == predicted).mean()),
+        "accuracy_interval": list(wilson(int((labels == predicted).sum()), len(labels))),
+        "mean_recall": float(recall.mean()),
+        "mean_precision": float(precision.mean()),
+        "mean_f1": float(f1.mean()),
+    }
+    return metrics, per_class
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def answers_table(labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
+    """One row a test galaxy, by GalaxyID: its class, the answer, the probability of every class."""
+    splits = pd.read_csv(SPLITS_TABLE)
+    galaxies = splits.loc[splits["split"] == "test", ID].sort_values().to_numpy()
+    names = np.array(classes)
+    table = pd.DataFrame({ID: galaxies, "class": names[labels], "answer": names[routed.label]})
+    table[[f"p_{name}" for name in classes]] = routed.probabilities
+    return table
+
+
+def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    rows = counts.sum(axis=1, keepdims=True).clip(min=1)
+    display = ConfusionMatrixDisplay(counts / rows, display_labels=classes)
+    display.plot(cmap="Blues", include_values=False, im_kw={"vmin": 0, "vmax": 1})
+    for (row, column), count in np.ndenumerate(counts):
+        share = count / rows[row, 0]
+        display.ax_.text(
+            column,
+            row,
+            f"{count}\n{share:.1%}",
+            ha="center",
+            va="center",
+            color="white" if share > 0.5 else "black",
+        )
+    display.ax_.set(title=f"{survey}: {len(labels)} test galaxies", xlabel="said to be", ylabel="is")
+    display.figure_.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(display.figure_)

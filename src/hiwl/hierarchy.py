@@ -1,0 +1,134 @@
+"""The tree of classes, and the one way in which anything is ever routed through it (paper, section 3.1).
+
+A tree maps each node to its children; a child is a class, or another node. The paper's::
+
+    root:   [CRS, IBS, SPI, narrow]
+    narrow: [CSS, EO]
+
+The flat model is the tree with one node.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hiwl.errors import HiwlError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+ROOT = "root"
+
+
+class Tree:
+    """A checked tree of classes.
+
+    Raises:
+        HiwlError: a child twice, a node that nobody reaches or that reaches itself, a node with fewer than two
+            children, no root.
+    """
+
+    def __init__(self, nodes: Mapping[str, list[str]]) -> None:
+        self.nodes = {name: list(children) for name, children in nodes.items()}
+        if ROOT not in self.nodes:
+            raise HiwlError(f"hierarchy: there is no node {ROOT!r}; the nodes are {', '.join(self.nodes)}")
+        seen: set[str] = {ROOT}
+        for name, children in self.nodes.items():
+            if len(children) < 2:
+                raise HiwlError(f"hierarchy.{name}: needs at least two children, has {children}")
+            for child in children:
+                if child in seen:
+                    raise HiwlError(f"hierarchy.{name}: {child!r} stands in the tree twice")
+                seen.add(child)
+        self.classes: list[str] = self._leaves(ROOT)
+        reached = set(self.classes) | self._nodes_below(ROOT)
+        if lost := [name for name in self.nodes if name not in reached]:
+            raise HiwlError(f"hierarchy: no path from {ROOT!r} reaches {', '.join(map(repr, lost))}")
+
+    def leaves(self, name: str) -> list[str]:
+        """The classes at or below `name`, left to right."""
+        return self._leaves(name)
+
+    def labels(self, node: str) -> dict[str, int]:
+        """For every class below `node`, the index of the node's child under which it lies."""
+        return {leaf: i for i, child in enumerate(self.nodes[node]) for leaf in self._leaves(child)}
+
+    def check_classes(self, found: set[str]) -> None:
+        """Raise HiwlError unless the tree's classes are exactly the survey's."""
+        if missing := sorted(found - set(self.classes)):
+            raise HiwlError(f"hierarchy: the survey's class {', '.join(missing)} is missing from the tree")
+        if extra := sorted(set(self.classes) - found):
+            raise HiwlError(f"hierarchy: {', '.join(extra)} is neither a node nor a class of the survey")
+
+    def _leaves(self, name: str) -> list[str]:
+        if name not in self.nodes:
+            return [name]
+        return [leaf for child in self.nodes[name] for leaf in self._leaves(child)]
+
+    def _nodes_below(self, name: str) -> set[str]:
+        children = [child for child in self.nodes[name] if child in self.nodes]
+        return {name}.union(*(self._nodes_below(child) for child in children))
+
+
+class Routed(NamedTuple):
+    """Answers for n images over the tree's K classes."""
+
+    label: Ints
+    """(n,) index into `Tree.classes`: the class at the end of the route."""
+    probabilities: Floats
+    """(n, K), rows sum to 1."""
+    routes: list[list[str]]
+    """For each image the nodes that it passed and the class where it ended."""
+
+
+def route(
+    tree: Tree,
+    probabilities_of: Callable[[str, Ints], Floats],
+    count: int,
+    shares: Mapping[str, float],
+) -> Routed:
+    """Send `count` images through the tree: at each node on to its likeliest child, the earlier one on a tie.
+
+    `probabilities_of(node, rows)` gives the node's probabilities, (len(rows), children), and is asked only for the
+    images that reach the node. What a node gives to a child node that an image does not enter is shared out among
+    the classes below by `shares` (their numbers in training): all that is known without paying for that node.
+    """
+    result = Routed(
+        np.zeros(count, np.int64), np.zeros((count, len(tree.classes))), [[] for _ in range(count)]
+    )
+    _descend(tree, ROOT, np.arange(count), np.ones(count), probabilities_of, shares, result)
+    return result
+
+
+def _descend(
+    tree: Tree,
+    node: str,
+    rows: Ints,
+    reach: Floats,
+    probabilities_of: Callable[[str, Ints], Floats],
+    shares: Mapping[str, float],
+    result: Routed,
+) -> None:
+    if not len(rows):
+        return
+    given = probabilities_of(node, rows)
+    taken = given.argmax(axis=1)
+    for row in rows:
+        result.routes[row].append(node)
+    for index, child in enumerate(tree.nodes[node]):
+        chosen = taken == index
+        reaching = reach * given[:, index]
+        if child in tree.nodes:
+            _descend(tree, child, rows[chosen], reaching[chosen], probabilities_of, shares, result)
+            below = np.array([shares[leaf] for leaf in tree.leaves(child)])
+            columns = [tree.classes.index(leaf) for leaf in tree.leaves(child)]
+            result.probabilities[np.ix_(rows[~chosen], columns)] = np.outer(
+                reaching[~chosen], below / below.sum()
+            )
+        else:
+            column = tree.classes.index(child)
+            result.probabilities[rows, column] = reaching
+            result.label[rows[chosen]] = column
+            for row in rows[chosen]:
+                result.routes[row].append(child)

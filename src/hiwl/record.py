@@ -1,0 +1,105 @@
+"""What is kept of a run: enough to rebuild it in MLflow and to make every table from. Plain JSON.
+
+Every run writes its record into its stage's output; runs on real galaxies also leave one in ``results`` in the
+project's root, which git keeps.
+"""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from hiwl.files import write_json
+from hiwl.params import read_section
+from hiwl.settings import project_root, settings
+
+
+class Record(BaseModel):
+    """One run: the training of a node, or a choice of checkpoints with its evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    """The same for the same run, wherever it is logged."""
+    kind: Literal["node", "choice"]
+    name: str
+    columns: dict[str, str | int | float]
+    """What a person compares runs by, in a table."""
+    parameters: dict[str, Any]
+    data: dict[str, Any]
+    environment: dict[str, str]
+    history: list[dict[str, float]] = []
+    """One row an epoch."""
+    metrics: dict[str, float] = {}
+    nodes: dict[str, str] = {}
+    """Of a choice: the key of each node's run."""
+    is_finished: bool = False
+
+    def with_history(self, history: list[dict[str, float]]) -> Self:
+        """The record so far."""
+        return self.model_copy(update={"history": list(history)})
+
+    def finished(self, metrics: dict[str, float]) -> Self:
+        """The record of a run that has ended, with what it measured."""
+        return self.model_copy(update={"metrics": self.metrics | metrics, "is_finished": True})
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return self.model_dump(mode="json")
+
+
+def new_record(
+    *,
+    key: str,
+    kind: Literal["node", "choice"],
+    name: str,
+    columns: dict[str, str | int | float],
+    parameters: dict[str, Any],
+    data: dict[str, Any],
+    hardware: dict[str, str],
+) -> Record:
+    """A record of a run that starts here and now."""
+    survey = read_section("raw")["survey"]
+    environment = {
+        "commit": _git_commit(),
+        "dvc_stage": os.environ.get("DVC_STAGE", "by hand"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    } | hardware
+    return Record(
+        key=key,
+        kind=kind,
+        name=f"{survey}: {name}",
+        columns={"survey": survey} | columns,
+        parameters=parameters,
+        data=data,
+        environment=environment,
+    )
+
+
+def results_folder() -> Path | None:
+    """Where the records of this pipeline's runs are kept in git; None where the galaxies are simulated."""
+    section = read_section("raw")
+    if section["source"]["kind"] == "simulated":
+        return None
+    return project_root() / "results" / (settings().study or section["survey"])
+
+
+def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | None = None) -> None:
+    """Leave a choice, its nodes' runs and each test galaxy's answer in ``results``, if this is a real survey."""
+    folder = results_folder()
+    if folder is None:
+        return
+    name = f"{choice.columns['tree']}-seed{choice.columns['seed']}-{choice.key[:8]}"
+    content = {"choice": choice.to_json(), "nodes": {node: run.to_json() for node, run in nodes.items()}}
+    write_json(folder / f"{name}.json", content)
+    if answers is not None:
+        (folder / f"{name}.answers.csv.gz").write_bytes(answers.read_bytes())
+
+
+def _git_commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "none"

@@ -1,0 +1,149 @@
+"""Stage `register`: the evaluated choice as one pyfunc model in MLflow's registry, behind a gate.
+
+Writes ``models/served``, the saved model. Below any threshold of the gate the stage fails and the alias stays where
+it is.
+"""
+
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hiwl import tracking
+from hiwl.errors import HiwlError
+from hiwl.files import digest, replacing_folder, sha256
+from hiwl.hierarchy import Tree
+from hiwl.layout import CHOICE_FILE, NODES, REPORTS, SERVED
+from hiwl.params import Section, read_section
+from hiwl.record import Record
+
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "pydantic-settings",
+    "pyyaml",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+)
+
+
+class RegisterParams(Section):
+    """Section `register`."""
+
+    name: str = Field(min_length=1)
+    """The registered model."""
+    alias: str = Field(min_length=1)
+    """What moves to the new version; `mlflow models serve -m models:/<name>@<alias>` serves it."""
+    gate: dict[str, float]
+    """Measured values (as in MLflow: test_accuracy, test_recall_CSS, ...) and the least that each must reach."""
+
+
+def main() -> None:
+    """Save, pass the gate, register."""
+    params = RegisterParams.parse(read_section("register"), "register")
+    record = Record.model_validate_json((REPORTS / "record.json").read_text())
+    pass_gate(record.metrics, params.gate)
+    with replacing_folder(SERVED) as beside:
+        save(beside / "model")
+        for path in (beside / "model").iterdir():
+            path.rename(beside / path.name)
+        (beside / "model").rmdir()
+    number = register(SERVED, record, params)
+    print(f"register: {params.name} version {number} is {params.alias!r}")
+
+
+def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
+    """Raise HiwlError, naming each value that is missing or below its threshold."""
+    if unknown := set(gate) - set(metrics):
+        raise HiwlError(
+            f"register.gate: nothing measured {', '.join(sorted(unknown))}; there is {', '.join(metrics)}"
+        )
+    low = [
+        f"{name} is {metrics[name]:.4f}, below {least}"
+        for name, least in gate.items()
+        if metrics[name] < least
+    ]
+    if low:
+        raise HiwlError(
+            f"register.gate: {'; '.join(low)}. Nothing was registered and the alias was not moved."
+        )
+
+
+def save(folder: Path) -> None:
+    """Save the choice, its checkpoints and the code that answers as an MLflow model folder."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    tree = Tree(read_section("hierarchy"))
+    here = Path(__file__).parent
+    outputs = [("class", DataType.string), ("probability", DataType.double)]
+    outputs += [(f"p_{name}", DataType.double) for name in tree.classes]
+    outputs += [("route", DataType.string), ("error", DataType.string)]
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = Path(scratch, "choice")
+        _bundle(bundle)
+        code = Path(scratch, "hiwl")
+        shutil.copytree(here, code, ignore=shutil.ignore_patterns("__pycache__"))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=here / "served.py",
+            artifacts={"choice": str(bundle)},
+            code_paths=[str(code)],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(DataType.binary, "image")]),
+                outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outputs]),
+            ),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        )
+
+
+def register(folder: Path, record: Record, params: RegisterParams) -> str:
+    """Make the saved model a version of the registered model (unless it is one) and move the alias to it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run_id = tracking.log_run(record)
+    store = tracking.client()
+    content = digest(
+        {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    )
+    try:
+        store.create_registered_model(params.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    number = _version_with(store, params.name, content)
+    if number is None:
+        store.log_artifacts(run_id, str(folder), "model")
+        source = f"{mlflow.get_run(run_id).info.artifact_uri}/model"
+        made = store.create_model_version(params.name, source, run_id, tags={"hiwl.content": content})
+        number = str(made.version)
+    store.set_registered_model_alias(params.name, params.alias, number)
+    return number
+
+
+def _version_with(store: Any, name: str, content: str) -> str | None:
+    for made in store.search_model_versions(f"name = '{name}'"):
+        if made.tags.get("hiwl.content") == content:
+            return str(made.version)
+    return None
+
+
+def _bundle(folder: Path) -> None:
+    """`choice.json` and the checkpoints that it names, as `folder/<node>/<file>`."""
+    import json
+
+    folder.mkdir()
+    shutil.copyfile(CHOICE_FILE, folder / "choice.json")
+    for node, chosen in json.loads(CHOICE_FILE.read_text())["nodes"].items():
+        (folder / node).mkdir()
+        shutil.copyfile(NODES / node / chosen["file"], folder / node / chosen["file"])

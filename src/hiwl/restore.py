@@ -1,0 +1,26 @@
+"""Rebuild MLflow's runs, the registered version and its alias from what git and `dvc pull` bring."""
+
+from hiwl import tracking
+from hiwl.layout import CHOICE, NODES, REPORTS, SERVED
+from hiwl.params import read_section
+from hiwl.record import Record
+from hiwl.register import RegisterParams, register
+from hiwl.settings import project_root
+
+
+def main() -> None:
+    """Log every record of the pipeline's outputs and of ``results``; register ``models/served`` if it is there."""
+    paths = [
+        *sorted(NODES.glob("*/record.json")),
+        CHOICE / "record.json",
+        REPORTS / "record.json",
+        *sorted((project_root() / "results").rglob("*.json")),
+    ]
+    records = tracking.read_records([path for path in paths if path.exists()])
+    for record in records:
+        tracking.log_run(record)
+    print(f"restore: {len(records)} runs are in MLflow")
+    if SERVED.exists():
+        params = RegisterParams.parse(read_section("register"), "register")
+        record = Record.model_validate_json((REPORTS / "record.json").read_text())
+        print(f"restore: {params.name} version {register(SERVED, record, params)} is {params.alias!r}")

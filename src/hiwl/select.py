@@ -1,0 +1,85 @@
+"""Stage `select`: the clean selection from the votes (paper, section 2; thresholds of Willett et al. 2013).
+
+Writes to ``data/clean``: ``clean.csv`` (GalaxyID, class, and the votes that decided it) and the contract's results.
+"""
+
+import json
+
+import pandas as pd
+
+from hiwl import contracts
+from hiwl.errors import HiwlError
+from hiwl.files import replacing
+from hiwl.layout import CLEAN, CLEAN_TABLE, RAW_MANIFEST, RAW_TABLE
+from hiwl.params import Section, read_section
+from hiwl.votes import COLUMNS, ID
+
+
+class SelectParams(Section):
+    """Section `select`."""
+
+    rules: dict[str, dict[str, float]]
+    """For each class the columns of the vote table and the values that they must exceed (strictly)."""
+    expected: dict[str, int] | None
+    """How many galaxies of each class this survey holds; null where that is not known beforehand."""
+
+
+def main() -> None:
+    """Select, or where the survey comes with labels, check."""
+    params = SelectParams.parse(read_section("select"), "select")
+    table = pd.read_csv(RAW_TABLE)
+    if json.loads(RAW_MANIFEST.read_text())["table"] == "labels":
+        clean = table[[ID, "class"]]
+    else:
+        clean = select(table, params.rules)
+    clean = clean.sort_values(ID, ignore_index=True)
+    check(clean, params)
+    with replacing(CLEAN_TABLE) as beside:
+        clean.to_csv(beside, index=False)
+    print(f"select: {len(clean)} of {len(table)} galaxies: {clean['class'].value_counts().to_dict()}")
+
+
+def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The galaxies that exactly one rule takes, with their class and the votes that the rules look at.
+
+    Raises:
+        HiwlError: a rule on a column that is not in the table, or galaxies that two rules take, by their IDs.
+    """
+    if unknown := {column for rule in rules.values() for column in rule} - set(COLUMNS):
+        raise HiwlError(f"select.rules: no such column of the vote table: {', '.join(sorted(unknown))}")
+    taken = pd.DataFrame(
+        {name: (votes[list(rule)] > pd.Series(rule)).all(axis=1) for name, rule in rules.items()}
+    )
+    if (twice := taken.sum(axis=1) > 1).any():
+        examples = [
+            f"{votes[ID][row]} ({' and '.join(taken.columns[taken.loc[row]])})"
+            for row in taken.index[twice][:10]
+        ]
+        raise HiwlError(f"select.rules: {twice.sum()} galaxies are in two classes: {', '.join(examples)}")
+    clean = taken.any(axis=1)
+    deciding = [column for column in COLUMNS if any(column in rule for rule in rules.values())]
+    return pd.concat(
+        [votes.loc[clean, ID], taken[clean].idxmax(axis=1).rename("class"), votes.loc[clean, deciding]],
+        axis=1,
+    )
+
+
+def check(clean: pd.DataFrame, params: SelectParams) -> None:
+    """Hold the clean table to its contract: known classes, each galaxy once, the survey's expected counts."""
+    import great_expectations.expectations as gxe
+
+    contracts.enforce(
+        "select",
+        clean,
+        [
+            gxe.ExpectColumnValuesToBeUnique(column=ID),
+            gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(params.rules)),
+            *(
+                [gxe.ExpectTableRowCountToEqual(value=sum(params.expected.values()))]
+                if params.expected
+                else []
+            ),
+            *contracts.counts("class", params.expected or {}),
+        ],
+        CLEAN / "validation",
+    )

@@ -1,0 +1,366 @@
+"""Stage `train@<node>`: one model for one node of the hierarchy (paper, sections 3 and 4.1).
+
+Writes to ``models/nodes/<node>``: the best checkpoints as safetensors, ``node.json`` (what a checkpoint needs to be
+used, and how good each is), ``history.csv`` (one row an epoch), ``record.json`` (the run, as MLflow has it).
+
+After every epoch the whole state is kept in ``.work/train/<key>`` in the project's root, outside the outputs, which
+DVC removes. The key names everything that the result depends on; whoever starts the same training again goes on
+from there, to the same bits.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hiwl import augment, backbone, recipe
+from hiwl.classifier import predict
+from hiwl.errors import HiwlError
+from hiwl.files import digest, replacing, replacing_folder, sha256, write_json
+from hiwl.hierarchy import Tree
+from hiwl.layout import NODES, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE, WORK
+from hiwl.memory import keep_freed_memory
+from hiwl.params import Section, read_section
+from hiwl.recipe import RecipeParams
+from hiwl.record import Record, new_record
+from hiwl.settings import project_root, settings
+from hiwl.votes import ID
+
+
+class TrainParams(Section):
+    """Section `train`."""
+
+    seed: int = Field(ge=0)
+    backbone: str
+    """A classifier of timm or torchvision."""
+    pretrained: str
+    """`scratch`, `hub`, or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
+    input: int = Field(gt=0)
+    """Side of what the model sees, in packed pixels; at most `pack.size`."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of each band, of values in [0, 1]."""
+    keep: int = Field(gt=0)
+    """How many checkpoints of a node compete in `choose`."""
+    recipe: RecipeParams
+    nodes: dict[str, dict[str, Any]]
+    """For every node of the hierarchy what it does otherwise than `recipe`."""
+
+    def recipe_of(self, node: str) -> RecipeParams:
+        """The recipe with the node's own values."""
+        if node not in self.nodes:
+            raise HiwlError(
+                f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe"
+            )
+        return RecipeParams.parse({**self.recipe.model_dump(), **self.nodes[node]}, f"train.nodes.{node}")
+
+
+class Data(NamedTuple):
+    """What one node learns from, as rows of the packed images."""
+
+    images: Tensor
+    """(galaxies, side, side, 3) uint8: memory-mapped, or on the device."""
+    rows: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    """By split: row and child's index of every galaxy below the node, (n,) int64 each."""
+    shares: dict[str, int]
+    """How many training galaxies each class below the node has."""
+    sources: dict[str, str]
+    """SHA-256 of every file read."""
+
+
+def main(node: str) -> None:
+    """Train the model of `node`, from where an earlier run of the same training was stopped."""
+    keep_freed_memory()
+    params = TrainParams.parse(read_section("train"), "train")
+    tree = Tree(read_section("hierarchy"))
+    if node not in tree.nodes:
+        raise HiwlError(f"{node}: no node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
+    if unknown := set(params.nodes) - set(tree.nodes):
+        raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is no node of the hierarchy")
+    data = read_data(tree, node)
+    if params.input > data.images.shape[1]:
+        raise HiwlError(f"train.input is {params.input}, but pack.size only {data.images.shape[1]}")
+    history = fit(node, tree, params, data)
+    print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(_accuracies(history)):.4f}")
+
+
+def read_data(tree: Tree, node: str) -> Data:
+    """Everything below `node`, from the pack and the splits."""
+    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
+    table = pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one")
+    tree.check_classes(set(table["class"]))
+    label_of = tree.labels(node)
+    table = table[table["class"].isin(label_of)]
+    parts = {name: part for name, part in table.groupby("split") if name != "test"}
+    return Data(
+        images=torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="c")),
+        rows={str(name): torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
+        labels={
+            str(name): torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()
+        },
+        shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
+        sources={path.name: sha256(path) for path in (PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE)},
+    )
+
+
+def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str, float]]:
+    """Train to the end, write the node's folder, and give the history: one row an epoch."""
+    from hiwl import tracking
+
+    here, plan = settings(), params.recipe_of(node)
+    key = _key(node, tree, params, data)
+    work = project_root() / WORK / "train" / key
+    work.mkdir(parents=True, exist_ok=True)
+
+    torch.set_num_threads(here.threads)
+    torch.manual_seed(_seed(params.seed, node, 0))
+    fabric = Fabric(accelerator=here.accelerator, devices=here.devices, precision=here.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    made = backbone.create(params.backbone, len(tree.nodes[node]), params.pretrained, here.weights)
+    optimiser = torch.optim.SGD(
+        made.model.parameters(),
+        lr=plan.learning_rate,
+        momentum=plan.momentum,
+        weight_decay=plan.weight_decay,
+    )
+    model, optimiser = fabric.setup(made.model.to(memory_format=torch.channels_last), optimiser)
+    data = data._replace(images=_near(data.images, fabric))
+    normalise = augment.Normalisation(params.mean, params.std)
+
+    history: list[dict[str, float]] = []
+    state_file = work / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, map_location=fabric.device, weights_only=True)
+        made.model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        history = state["history"]
+        fabric.print(f"train@{node}: going on after epoch {len(history)}, from {work}")
+
+    record = new_record(
+        key=key,
+        kind="node",
+        name=f"{node} {params.backbone} {plan.name} seed {params.seed}",
+        columns={
+            "node": node,
+            "backbone": params.backbone,
+            "input": params.input,
+            "recipe": plan.name,
+            "seed": params.seed,
+            "started_from": made.started_from,
+        },
+        parameters={
+            "raw": {"survey": read_section("raw")["survey"]},
+            "hierarchy": tree.nodes,
+            "train": params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": plan.model_dump()},
+        },
+        data={"sources": data.sources, "counts": {name: len(rows) for name, rows in data.rows.items()}},
+        hardware={
+            "device": str(fabric.device),
+            "processes": str(fabric.world_size),
+            "precision": here.precision,
+        },
+    )
+    while len(history) < plan.epochs and not _stopped(history, plan):
+        epoch = len(history)
+        row = _train_epoch(fabric, model, optimiser, data, params, plan, node, epoch, normalise)
+        row |= _validate(fabric, model, data, params.input, plan, normalise)
+        history.append({"epoch": float(epoch + 1), **row})
+        if fabric.global_rank == 0:
+            _save_epoch(work, made.model, optimiser, history, params.keep)
+            tracking.log_run(record.with_history(history))
+        fabric.barrier()
+
+    if fabric.global_rank == 0:
+        _write_node(NODES / node, work, node, tree, params, data, record.with_history(history), history)
+        tracking.log_run(record.with_history(history).finished(_metrics(history)))
+        shutil.rmtree(work)
+    return history
+
+
+def _train_epoch(
+    fabric: Fabric,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    data: Data,
+    params: TrainParams,
+    plan: RecipeParams,
+    node: str,
+    epoch: int,
+    normalise: augment.Normalisation,
+) -> dict[str, float]:
+    """One pass; what is drawn in it depends on the seed, the node and the epoch alone."""
+    seed = _seed(params.seed, node, epoch + 1)
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # for dropout
+    rows, labels, side = data.rows["training"], data.labels["training"], data.images.shape[1]
+    batches = recipe.epoch_order(labels, plan.sampling, generator).split(plan.batch)
+    if len(batches[-1]) < 2 * fabric.world_size and len(batches) > 1:
+        batches = batches[:-1]  # batch normalisation needs two pictures in every process
+    model.train()
+    started, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0
+    progress = tqdm(batches, desc=f"{node} epoch {epoch + 1}", unit="batch", disable=fabric.global_rank > 0)
+    for step, batch in enumerate(progress):
+        rate = recipe.learning_rate(plan, epoch, step, len(batches))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        # Drawn for the whole batch, so that the number of processes changes nothing; each takes its share.
+        draws = augment.draw(len(batch), side, plan.augment, generator)
+        mine = slice(fabric.global_rank, None, fabric.world_size)
+        pictures = data.images[rows[batch[mine]].to(data.images.device)].to(fabric.device)
+        inputs = augment.augment(pictures, draws.part(mine), params.input, normalise)
+        target = labels[batch[mine]].to(fabric.device)
+        loss = recipe.smoothed_loss(model(inputs).float(), target, plan.smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimiser.step()
+        total += loss.detach() * len(target)
+        seen += len(batch)
+    summed = fabric.all_reduce(total, reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    if not torch.isfinite(summed):
+        raise HiwlError(
+            f"train@{node}: the loss of epoch {epoch + 1} is not finite; lower recipe.learning_rate"
+        )
+    seconds = time.perf_counter() - started
+    return {
+        "training_loss": summed.item() / seen,
+        "learning_rate": rate,
+        "seconds": seconds,
+        "images_per_second": seen / seconds,
+    }
+
+
+def _validate(
+    fabric: Fabric,
+    model: nn.Module,
+    data: Data,
+    size: int,
+    plan: RecipeParams,
+    normalise: augment.Normalisation,
+) -> dict[str, float]:
+    mine = slice(fabric.global_rank, None, fabric.world_size)
+    rows, labels = data.rows["validation"], data.labels["validation"]
+    started = time.perf_counter()
+    logits = predict(model, data.images, rows[mine], size, normalise, fabric.device)
+    target = labels[mine].to(fabric.device)
+    sums = torch.stack(
+        [
+            recipe.smoothed_loss(logits, target, plan.smoothing) * len(target),
+            (logits.argmax(dim=1) == target).sum().float(),
+        ]
+    )
+    summed = fabric.all_reduce(sums, reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    loss, right = (summed / len(labels)).tolist()
+    return {
+        "validation_loss": loss,
+        "validation_accuracy": right,
+        "validation_seconds": time.perf_counter() - started,
+    }
+
+
+def _near(images: Tensor, fabric: Fabric) -> Tensor:
+    """The images on the device where they fit into half of its free memory, else where they are."""
+    if fabric.device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(fabric.device)[0] / 2:
+        return images.to(fabric.device)
+    return images
+
+
+def _seed(seed: int, node: str, epoch: int) -> int:
+    return int(digest([seed, node, epoch])[:12], 16)
+
+
+def _key(node: str, tree: Tree, params: TrainParams, data: Data) -> str:
+    """Names everything that this training's result depends on: parameters, data and code."""
+    code = {
+        path.name: sha256(path)
+        for path in map(Path, (__file__, augment.__file__, recipe.__file__, backbone.__file__))
+    }
+    own = params.model_dump(exclude={"nodes"}) | {"recipe": params.recipe_of(node).model_dump()}
+    return digest([node, tree.nodes, own, data.sources, code])[:16]
+
+
+def _accuracies(history: list[dict[str, float]]) -> list[float]:
+    return [row["validation_accuracy"] for row in history]
+
+
+def _stopped(history: list[dict[str, float]], plan: RecipeParams) -> bool:
+    losses = [row["validation_loss"] for row in history]
+    return bool(history) and recipe.exhausted(losses, _accuracies(history), plan.patience)
+
+
+def _metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        "validation_accuracy": max(_accuracies(history)),
+        "epochs": float(len(history)),
+        "cost_seconds": sum(row["seconds"] + row["validation_seconds"] for row in history),
+    }
+
+
+def _checkpoint(epoch: int) -> str:
+    return f"epoch_{epoch + 1:03d}.safetensors"
+
+
+def _save_epoch(
+    work: Path, model: nn.Module, optimiser: Any, history: list[dict[str, float]], keep: int
+) -> None:
+    """Keep the newest weights where they are among the best; then the state; then drop what fell behind."""
+    best = [_checkpoint(epoch) for epoch in recipe.best_epochs(_accuracies(history), keep)]
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    newest = _checkpoint(len(history) - 1)
+    if newest in best:
+        with replacing(work / newest) as beside:
+            save_file(weights, beside)
+    with replacing(work / "state.pt") as beside:
+        torch.save({"model": weights, "optimiser": optimiser.state_dict(), "history": history}, beside)
+    for path in work.glob("*.safetensors"):
+        if path.name not in best:
+            path.unlink()
+
+
+def _write_node(
+    folder: Path,
+    work: Path,
+    node: str,
+    tree: Tree,
+    params: TrainParams,
+    data: Data,
+    record: Record,
+    history: list[dict[str, float]],
+) -> None:
+    with replacing_folder(folder) as beside:
+        best = recipe.best_epochs(_accuracies(history), params.keep)
+        for epoch in best:
+            shutil.copyfile(work / _checkpoint(epoch), beside / _checkpoint(epoch))
+        write_json(
+            beside / "node.json",
+            {
+                "node": node,
+                "children": tree.nodes[node],
+                "backbone": params.backbone,
+                "input": params.input,
+                "mean": params.mean,
+                "std": params.std,
+                "shares": data.shares,
+                "checkpoints": [
+                    {
+                        "file": _checkpoint(epoch),
+                        "epoch": epoch + 1,
+                        "validation_accuracy": history[epoch]["validation_accuracy"],
+                    }
+                    for epoch in best
+                ],
+            },
+        )
+        pd.DataFrame(history).to_csv(beside / "history.csv", index=False)
+        write_json(beside / "record.json", record.finished(_metrics(history)).to_json())
