@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ def part_about(message: str, expectation: str, about: str) -> list[str]:
     return next(lines for lines in blocks if lines[0].startswith(f"{expectation} ({about}"))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 40), st.integers(0, 2**32))
 def test_a_table_made_down_the_tree_passes(galaxies: int, seed: int) -> None:
     enforce("votes", table(galaxies, seed), votes_expectations(), OUT)
@@ -70,9 +69,11 @@ def test_the_same_table_gives_the_same_bytes_in_another_process() -> None:
     enforce("votes", frame, votes_expectations(), OUT)
     frame.to_csv("votes.csv", index=False)
     code = """
+import sys
 import pandas as pd
 from pathlib import Path
 from hiwl.contracts import enforce
+assert "great_expectations" not in sys.modules  # importing a stage is cheap
 from hiwl.expectations import votes_expectations
 enforce("votes", pd.read_csv("votes.csv"), votes_expectations(), Path("again"))
 """
@@ -91,25 +92,31 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:
         assert outside not in page
 
 
-@pytest.mark.parametrize("value", [-0.000001, 1.000001, float("inf")])
-def test_a_fraction_out_of_range_is_named(value: float) -> None:
+def test_fractions_out_of_range_are_named() -> None:
     frame = table(10, 3)
-    frame.loc[4, "Class6.1"] = value
-    lines = part_about(
-        failure(frame), "expect_column_values_to_be_between", "Class6.1; min value 0.0; max value 1.0"
-    )
-    assert lines[0].endswith("1 of 10 rows against it")
-    assert lines[1].strip() == f"GalaxyID 100036, Class6.1 {value}"
+    frame.loc[[2, 4, 5], "Class6.1"] = [-0.000001, 1.000001, float("inf")]
+    lines = part_about(failure(frame), "expect_column_values_to_be_between", "Class6.1; min value 0.0; max value 1.0")
+    assert lines[0].endswith("3 of 10 rows against it")
+    assert [line.strip() for line in lines[1:]] == [
+        "GalaxyID 100022, Class6.1 -1e-06",
+        "GalaxyID 100036, Class6.1 1.000001",
+        "GalaxyID 100043, Class6.1 inf",
+    ]
 
 
-@pytest.mark.parametrize("column", [votes.ID, "Class9.2", HAS_IMAGE])
-def test_a_missing_value_is_named(column: str) -> None:
-    frame = table(10, 4)
-    frame[column] = frame[column].astype(object)
-    frame.loc[4, column] = None
-    lines = part_about(failure(frame), "expect_column_values_to_not_be_null", column)
-    assert lines[0].endswith("1 of 10 rows against it")
-    assert column == votes.ID or lines[1].strip().startswith("GalaxyID 100036")
+def test_missing_values_are_named() -> None:
+    frame = table(10, 4).astype(dict.fromkeys([votes.ID, HAS_IMAGE], "object"))
+    for row, column in enumerate([votes.ID, "Class9.2", HAS_IMAGE]):
+        frame.loc[row, column] = None
+    message = failure(frame)
+    for column, told in (
+        (votes.ID, "GalaxyID None"),
+        ("Class9.2", "GalaxyID 100015, Class9.2 nan"),
+        (HAS_IMAGE, "GalaxyID 100022, has_image None"),
+    ):
+        lines = part_about(message, "expect_column_values_to_not_be_null", column)
+        assert lines[0].endswith("1 of 10 rows against it")
+        assert lines[1].strip() == told
 
 
 def test_a_duplicate_is_named() -> None:
@@ -120,26 +127,24 @@ def test_a_duplicate_is_named() -> None:
     assert [line.strip() for line in lines[1:]] == ["GalaxyID 100008", "GalaxyID 100008"]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(sorted(votes.TASKS)), st.integers(0, 9), st.sampled_from([-1e-5, 1e-5]), st.data())
-def test_a_sum_off_by_a_hundred_thousandth_is_named(
-    number: int, row: int, error: float, data: st.DataObject
-) -> None:
-    frame = table(10, 6)
-    task = votes.TASKS[number]
-    column = data.draw(st.sampled_from(task.columns(number)))
-    frame.loc[row, column] += error
-    about = ", ".join(task.columns(number) + ([task.reached_by] if task.reached_by else []))
-    lines = part_about(failure(frame), "expect_answers_sum_to_what_reached_the_task", about)
-    assert "tolerance 5e-06" in lines[0] and lines[0].endswith("1 of 10 rows against it")
-    assert lines[1].strip().startswith(f"GalaxyID {100008 + 7 * row}, {task.columns(number)[0]} ")
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([-1e-5, 1e-5]), min_size=11, max_size=11), st.integers(0, 2**32))
+def test_sums_off_by_a_hundred_thousandth_are_named(errors: list[float], seed: int) -> None:
+    frame = table(12, seed)
+    for row, (error, (number, task)) in enumerate(zip(errors, votes.TASKS.items(), strict=True)):
+        frame[task.columns(number)[-1]] += np.where(frame.index == row, error, 0)
+    message = failure(frame)
+    for row, (number, task) in enumerate(votes.TASKS.items()):
+        about = ", ".join(task.columns(number) + ([task.reached_by] if task.reached_by else []))
+        lines = part_about(message, "expect_answers_sum_to_what_reached_the_task", about)
+        assert "tolerance 5e-06" in lines[0]
+        assert any(line.strip().startswith(f"GalaxyID {100008 + 7 * row}, ") for line in lines[1:])
+        assert not any("GalaxyID 100085" in line for line in lines)  # the twelfth, which is right
 
 
 def test_a_missing_column_is_named() -> None:
     message = failure(table(10, 7).drop(columns="Class5.4"))
-    assert part_about(message, "expect_table_columns_to_match_set", "39 columns")[0].endswith(
-        "missing: Class5.4"
-    )
+    assert part_about(message, "expect_table_columns_to_match_set", "39 columns")[0].endswith("missing: Class5.4")
 
 
 def test_columns_in_another_order_are_named() -> None:
@@ -151,14 +156,10 @@ def test_columns_in_another_order_are_named() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("column", "kind", "expected"), [(votes.ID, "float64", "int64"), ("Class1.1", "str", "float64")]
-)
-def test_a_wrong_type_is_named(column: str, kind: str, expected: str) -> None:
-    frame = table(10, 8)
-    frame[column] = frame[column].astype(kind)
-    lines = part_about(failure(frame), "expect_column_values_to_be_of_type", f"{column}; type {expected}")
-    assert lines[0].endswith(f": {kind}")
+def test_wrong_types_are_named() -> None:
+    message = failure(table(10, 8).astype({votes.ID: "float64", "Class1.1": "str"}))
+    for about, found in ((f"{votes.ID}; type int64", "float64"), ("Class1.1; type float64", "str")):
+        assert part_about(message, "expect_column_values_to_be_of_type", about)[0].endswith(f": {found}")
 
 
 def test_galaxies_without_image_are_named_ten_of_them_and_counted() -> None:
@@ -171,24 +172,19 @@ def test_galaxies_without_image_are_named_ten_of_them_and_counted() -> None:
     ]
 
 
-@pytest.mark.parametrize("reindex", [lambda frame: frame[::-1], lambda frame: frame.set_axis([3] * 10)])
-def test_rows_are_found_whatever_the_index(reindex: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    frame = table(10, 10)
-    frame.loc[frame[votes.ID] == 100029, HAS_IMAGE] = False
-    lines = part_about(failure(reindex(frame)), "expect_column_values_to_be_in_set", HAS_IMAGE)
+def test_rows_are_found_whatever_the_index() -> None:
+    frame = table(10, 10).set_axis([3] * 10)
+    frame[HAS_IMAGE] = frame[votes.ID] != 100029
+    lines = part_about(failure(frame), "expect_column_values_to_be_in_set", HAS_IMAGE)
     assert [line.strip() for line in lines[1:]] == ["GalaxyID 100029, has_image False"]
 
 
 def test_a_failure_leaves_earlier_results_alone_and_success_clears_it() -> None:
-    enforce("votes", table(10, 11), votes_expectations(), OUT)
+    good = table(10, 11)
+    enforce("votes", good, votes_expectations(), OUT)
     before = {path.name: path.read_bytes() for path in OUT.iterdir()}
     with pytest.raises(ContractError):
-        enforce("votes", table(10, 11).assign(has_image=False), votes_expectations(), OUT)
+        enforce("votes", good.assign(has_image=False), votes_expectations(), OUT)
     assert before == {path.name: path.read_bytes() for path in OUT.iterdir()}
-    enforce("votes", table(10, 11), votes_expectations(), OUT)
+    enforce("votes", good, votes_expectations(), OUT)
     assert not FAILED.exists()
-
-
-def test_importing_contracts_leaves_great_expectations_alone() -> None:
-    code = "import sys, hiwl.contracts; assert 'great_expectations' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -79,9 +79,7 @@ class Normalisation(NamedTuple):
     def __call__(self, pictures: Tensor) -> Tensor:
         """Normalise (n, 3, h, w) of values in [0, 255], in place."""
         scale = torch.tensor([1 / (255 * s) for s in self.std], device=pictures.device)
-        shift = torch.tensor(
-            [-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pictures.device
-        )
+        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pictures.device)
         return pictures.mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
 
 

@@ -75,18 +75,14 @@ def _make(library: str, name: str, classes: int, pretrained: bool) -> "nn.Module
 
 def _find(name: str, expected: str, weights: Path | None) -> Path:
     if not SHA256.fullmatch(expected):
-        raise HiwlError(
-            f"train.pretrained: {expected!r} is neither scratch, hub nor a SHA-256 (64 hex digits)"
-        )
+        raise HiwlError(f"train.pretrained: {expected!r} is neither scratch, hub nor a SHA-256 (64 hex digits)")
     if weights is None:
         raise HiwlError(
             f"train.pretrained names a file of weights of {name}, but HIWL_WEIGHTS does not say where it is"
         )
     path = weights / f"{name}.safetensors" if weights.is_dir() else weights
     if not path.is_file():
-        raise HiwlError(
-            f"HIWL_WEIGHTS: {path}: not there. Give the weights of {name}, or train.pretrained: hub"
-        )
+        raise HiwlError(f"HIWL_WEIGHTS: {path}: not there. Give the weights of {name}, or train.pretrained: hub")
     if (found := sha256(path)) != expected:
         raise HiwlError(f"{path}: its SHA-256 is {found}, but train.pretrained is {expected}")
     return path
@@ -108,19 +104,9 @@ def _take_fitting(model: "nn.Module", weights: dict[str, "object"], source: str)
     import torch
 
     own = model.state_dict()
-    fitting = {
-        k: v
-        for k, v in weights.items()
-        if isinstance(v, torch.Tensor) and k in own and v.shape == own[k].shape
-    }
-    left = {
-        key.rpartition(".")[0]
-        for key in own
-        if key not in fitting and not key.endswith("num_batches_tracked")
-    }
+    fitting = {k: v for k, v in weights.items() if isinstance(v, torch.Tensor) and k in own and v.shape == own[k].shape}
+    left = {key.rpartition(".")[0] for key in own if key not in fitting and not key.endswith("num_batches_tracked")}
     if len(left) > 1 or set(weights) - set(own):
         odd = sorted(left | (set(weights) - set(own)))
-        raise HiwlError(
-            f"{source}: does not fit the model; {len(odd)} layers differ, first {', '.join(odd[:3])}"
-        )
+        raise HiwlError(f"{source}: does not fit the model; {len(odd)} layers differ, first {', '.join(odd[:3])}")
     model.load_state_dict(fitting, strict=False)

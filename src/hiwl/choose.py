@@ -18,13 +18,13 @@ from sklearn.metrics import balanced_accuracy_score
 
 from hiwl import tracking
 from hiwl.classifier import Node, device_of
+from hiwl.dataset import read_split
 from hiwl.files import digest, replacing_folder, sha256, write_json
-from hiwl.hierarchy import Floats, Tree, route
-from hiwl.layout import CHOICE, CHOICE_FILE, CHOICE_TABLE, NODES, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.hierarchy import Floats, Ints, Tree, route
+from hiwl.layout import CHOICE, CHOICE_FILE, CHOICE_TABLE, NODES, PACKED_INDEX, SPLITS_TABLE
 from hiwl.params import read_section
 from hiwl.record import Record, keep_in_results, new_record
 from hiwl.settings import settings
-from hiwl.votes import ID
 
 
 def main() -> None:
@@ -54,9 +54,7 @@ def main() -> None:
             for name, description in descriptions.items()
         },
     }
-    nodes = {
-        name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in tree.nodes
-    }
+    nodes = {name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in tree.nodes}
     record = _record(tree, nodes, choice, len(labels))
     metrics = {
         "validation_accuracy": float(best["accuracy"]),
@@ -74,20 +72,11 @@ def main() -> None:
     print(f"choose: best of {len(table)} combinations, validation accuracy {best['accuracy']:.4f}")
 
 
-def read_split(name: str, tree: Tree) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
-    """The packed pictures of one split and their classes as indices into `tree.classes`, ordered by GalaxyID."""
-    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
-    table = pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one").sort_values(ID)
-    part = table[table["split"] == name]
-    images = torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="r")[part["row"].to_numpy()])
-    return images, part["class"].map(tree.classes.index).to_numpy(np.int64)
-
-
 def score(
     tree: Tree,
     descriptions: dict[str, Any],
     answers: dict[tuple[str, str], Floats],
-    labels: np.ndarray[Any, np.dtype[np.int64]],
+    labels: Ints,
     shares: dict[str, int],
 ) -> pd.DataFrame:
     """All combinations, best first: a column for each node (its checkpoint), `accuracy` and `mean_recall`.

@@ -31,8 +31,7 @@ def predict(
     if isinstance(model, nn.Module):
         model.eval()
     parts = [
-        model(centre(images[part.to(images.device)].to(device), size, normalise)).float()
-        for part in rows.split(BATCH)
+        model(centre(images[part.to(images.device)].to(device), size, normalise)).float() for part in rows.split(BATCH)
     ]
     return torch.cat(parts)
 
@@ -44,9 +43,7 @@ class Node:
         self.input: int = description["input"]
         self.normalise = Normalisation(tuple(description["mean"]), tuple(description["std"]))
         self.device = device
-        self.model = backbone.create(
-            description["backbone"], len(description["children"]), "scratch", None
-        ).model
+        self.model = backbone.create(description["backbone"], len(description["children"]), "scratch", None).model
         try:
             self.model.load_state_dict(load_file(checkpoint))
         except FileNotFoundError:
@@ -63,9 +60,7 @@ class Node:
 class Classifier:
     """A choice of one checkpoint for every node, and the tree that routes between them."""
 
-    def __init__(
-        self, choice_file: Path, checkpoints: Callable[[str, str], Path], device: torch.device
-    ) -> None:
+    def __init__(self, choice_file: Path, checkpoints: Callable[[str, str], Path], device: torch.device) -> None:
         """Load what `choice_file` names; `checkpoints(node, file)` says where a checkpoint lies."""
         choice = json.loads(choice_file.read_text())
         self.tree = Tree(choice["hierarchy"])

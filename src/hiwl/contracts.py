@@ -74,9 +74,7 @@ def _summary(result: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
     """What is worth keeping of one of GX's results, with the first rows that it is against."""
     rule = dict(result["expectation_config"]["kwargs"])
     rule.pop("batch_id", None)
-    columns = (
-        [rule.pop("column")] if "column" in rule else rule.pop("column_list", rule.pop("column_set", []))
-    )
+    columns = [rule.pop("column")] if "column" in rule else rule.pop("column_list", rule.pop("column_set", []))
     places = result["result"].get("partial_unexpected_index_list") or []
     names = list(dict.fromkeys(name for name in (votes.ID, *columns) if name in frame.columns))
     return {
@@ -91,9 +89,7 @@ def _summary(result: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
 
 def _observed(result: dict[str, Any]) -> str:
     # Where a metric raised, this is one dictionary per metric; else it is one flat dictionary.
-    raised = {
-        info["exception_message"] for info in result["exception_info"].values() if isinstance(info, dict)
-    }
+    raised = {info["exception_message"] for info in result["exception_info"].values() if isinstance(info, dict)}
     if raised:
         return "not checked: " + "; ".join(sorted(raised))
     found = result["result"]
@@ -110,9 +106,7 @@ def _explain(check: dict[str, Any]) -> str:
     columns = check["columns"]
     about = ", ".join(columns) if len(columns) <= 8 else f"{len(columns)} columns"
     rule = f"; {check['rule']}" if check["rule"] else ""
-    rows = (
-        "\n    " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in check["first_rows"]
-    )
+    rows = ("\n    " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in check["first_rows"])
     return f"- {check['expectation']} ({about}{rule}): {check['observed']}" + "".join(rows)
 
 

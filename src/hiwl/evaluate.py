@@ -14,8 +14,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from hiwl import tracking
-from hiwl.choose import read_split
 from hiwl.classifier import Classifier, device_of
+from hiwl.dataset import read_split
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
@@ -26,9 +26,7 @@ from hiwl.votes import ID
 
 def main() -> None:
     """Answer for every test galaxy and measure."""
-    classifier = Classifier(
-        CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator)
-    )
+    classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     classes = classifier.tree.classes
     images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
@@ -48,9 +46,7 @@ def main() -> None:
         pd.DataFrame({"actual": names[labels], "predicted": names[routed.label]}).to_csv(
             beside / "confusion.csv", index=False
         )
-        _draw_confusion(
-            labels, routed.label, classes, str(choice.columns["survey"]), beside / "confusion.png"
-        )
+        _draw_confusion(labels, routed.label, classes, str(choice.columns["survey"]), beside / "confusion.png")
         answers_table(labels, routed, classes).to_csv(
             beside / "answers.csv.gz",
             index=False,
@@ -60,14 +56,11 @@ def main() -> None:
         write_json(beside / "record.json", record.to_json())
     tracking.log_run(record)
     nodes = {
-        name: Record.model_validate_json((NODES / name / "record.json").read_text())
-        for name in classifier.tree.nodes
+        name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in classifier.tree.nodes
     }
     keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
     low, high = metrics["accuracy_interval"]
-    print(
-        f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies"
-    )
+    print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
 
 
 def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:

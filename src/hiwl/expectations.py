@@ -74,10 +74,7 @@ def votes_expectations() -> list[Expectation]:
         *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in types),
         gxe.ExpectColumnValuesToBeUnique(column=votes.ID),
         gxe.ExpectColumnValuesToBeInSet(column=HAS_IMAGE, value_set=[True]),
-        *(
-            gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1)
-            for column in votes.COLUMNS
-        ),
+        *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in votes.COLUMNS),
         *(
             ExpectAnswersSumToWhatReachedTheTask(
                 column_list=task.columns(number) + ([task.reached_by] if task.reached_by else []),

@@ -94,9 +94,7 @@ def route(
     images that reach the node. What a node gives to a child node that an image does not enter is shared out among
     the classes below by `shares` (their numbers in training): all that is known without paying for that node.
     """
-    result = Routed(
-        np.zeros(count, np.int64), np.zeros((count, len(tree.classes))), [[] for _ in range(count)]
-    )
+    result = Routed(np.zeros(count, np.int64), np.zeros((count, len(tree.classes))), [[] for _ in range(count)])
     _descend(tree, ROOT, np.arange(count), np.ones(count), probabilities_of, shares, result)
     return result
 
@@ -123,9 +121,7 @@ def _descend(
             _descend(tree, child, rows[chosen], reaching[chosen], probabilities_of, shares, result)
             below = np.array([shares[leaf] for leaf in tree.leaves(child)])
             columns = [tree.classes.index(leaf) for leaf in tree.leaves(child)]
-            result.probabilities[np.ix_(rows[~chosen], columns)] = np.outer(
-                reaching[~chosen], below / below.sum()
-            )
+            result.probabilities[np.ix_(rows[~chosen], columns)] = np.outer(reaching[~chosen], below / below.sum())
         else:
             column = tree.classes.index(child)
             result.probabilities[rows, column] = reaching

@@ -68,8 +68,6 @@ def members(archive: Path) -> dict[int, str]:
         if not path.stem.isdecimal():
             raise HiwlError(f"{archive}: {name}: pictures are named GalaxyID.jpg, with a whole number")
         if int(path.stem) in found:
-            raise HiwlError(
-                f"{archive}: galaxy {path.stem} has two pictures: {found[int(path.stem)]}, {name}"
-            )
+            raise HiwlError(f"{archive}: galaxy {path.stem} has two pictures: {found[int(path.stem)]}, {name}")
         found[int(path.stem)] = name
     return found

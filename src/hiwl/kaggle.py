@@ -84,9 +84,7 @@ def download(
                 _fetch(session, f"{server}/competitions/data/download/{COMPETITION}/{name}", part)
                 if damage := _damage(part, name):
                     part.unlink()
-                    raise HiwlError(
-                        f"{name}: Kaggle sent a damaged file ({damage}). Run again to start it anew."
-                    )
+                    raise HiwlError(f"{name}: Kaggle sent a damaged file ({damage}). Run again to start it anew.")
                 part.replace(cache / name)
     for name in ARCHIVES:
         shutil.move(cache / name, folder / name)
@@ -110,9 +108,7 @@ def verify(images: Path, votes: Path, rows: int) -> None:
     voted = set(listed[ID].tolist())
     problems = []
     if len(pictured) != rows or len(listed) != rows:
-        problems.append(
-            f"expected {rows:,} galaxies, found {len(pictured):,} images and {len(listed):,} rows"
-        )
+        problems.append(f"expected {rows:,} galaxies, found {len(pictured):,} images and {len(listed):,} rows")
     for what, galaxies in (("image", voted - pictured), ("row of votes", pictured - voted)):
         if galaxies:
             first = ", ".join(map(str, sorted(galaxies)[:10]))
@@ -125,9 +121,7 @@ def _copy(by_hand: Path, folder: Path) -> None:
     for name in ARCHIVES:
         given = by_hand / name
         if not given.is_file():
-            raise HiwlError(
-                f"HIWL_KAGGLE_FOLDER: {given}: not there. Both {' and '.join(ARCHIVES)} are needed."
-            )
+            raise HiwlError(f"HIWL_KAGGLE_FOLDER: {given}: not there. Both {' and '.join(ARCHIVES)} are needed.")
         with replacing(folder / name) as beside:
             shutil.copyfile(given, beside)
             if damage := _damage(beside, name):

@@ -49,13 +49,9 @@ def read_section(name: str, path: Path = PARAMS) -> Any:
     except yaml.YAMLError as error:
         raise HiwlError(f"{path}: no YAML: {error}") from None
     if not isinstance(content, dict):
-        raise HiwlError(
-            f"{path}: expected the sections {', '.join(SECTIONS)}, found {type(content).__name__}"
-        )
+        raise HiwlError(f"{path}: expected the sections {', '.join(SECTIONS)}, found {type(content).__name__}")
     if unknown := set(content) - set(SECTIONS):
-        raise HiwlError(
-            f"{path}: unknown section {', '.join(sorted(unknown))}; expected {', '.join(SECTIONS)}"
-        )
+        raise HiwlError(f"{path}: unknown section {', '.join(sorted(unknown))}; expected {', '.join(SECTIONS)}")
     if name not in content:
         raise HiwlError(f"{path}: section {name} is missing")
     return content[name]

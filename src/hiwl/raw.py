@@ -80,8 +80,7 @@ def main() -> None:
             "galaxies": len(table),
             "images": len(pictures),
             "files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in (RAW_IMAGES, RAW_TABLE)
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in (RAW_IMAGES, RAW_TABLE)
             },
         },
     )
@@ -120,9 +119,7 @@ def _files(source: Files) -> None:
     images, table = settings().images, settings().table
     for variable, path in (("HIWL_IMAGES", images), ("HIWL_TABLE", table)):
         if path is None:
-            raise HiwlError(
-                f"{variable} is not set: the survey `files` reads your pictures and table from there"
-            )
+            raise HiwlError(f"{variable} is not set: the survey `files` reads your pictures and table from there")
         if not path.exists():
             raise HiwlError(f"{variable}: {path}: not there")
     assert images is not None and table is not None

@@ -63,18 +63,10 @@ def main() -> None:
 def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
     """Raise HiwlError, naming each value that is missing or below its threshold."""
     if unknown := set(gate) - set(metrics):
-        raise HiwlError(
-            f"register.gate: nothing measured {', '.join(sorted(unknown))}; there is {', '.join(metrics)}"
-        )
-    low = [
-        f"{name} is {metrics[name]:.4f}, below {least}"
-        for name, least in gate.items()
-        if metrics[name] < least
-    ]
+        raise HiwlError(f"register.gate: nothing measured {', '.join(sorted(unknown))}; there is {', '.join(metrics)}")
+    low = [f"{name} is {metrics[name]:.4f}, below {least}" for name, least in gate.items() if metrics[name] < least]
     if low:
-        raise HiwlError(
-            f"register.gate: {'; '.join(low)}. Nothing was registered and the alias was not moved."
-        )
+        raise HiwlError(f"register.gate: {'; '.join(low)}. Nothing was registered and the alias was not moved.")
 
 
 def save(folder: Path) -> None:

@@ -47,13 +47,10 @@ def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFr
     """
     if unknown := {column for rule in rules.values() for column in rule} - set(COLUMNS):
         raise HiwlError(f"select.rules: no such column of the vote table: {', '.join(sorted(unknown))}")
-    taken = pd.DataFrame(
-        {name: (votes[list(rule)] > pd.Series(rule)).all(axis=1) for name, rule in rules.items()}
-    )
+    taken = pd.DataFrame({name: (votes[list(rule)] > pd.Series(rule)).all(axis=1) for name, rule in rules.items()})
     if (twice := taken.sum(axis=1) > 1).any():
         examples = [
-            f"{votes[ID][row]} ({' and '.join(taken.columns[taken.loc[row]])})"
-            for row in taken.index[twice][:10]
+            f"{votes[ID][row]} ({' and '.join(taken.columns[taken.loc[row]])})" for row in taken.index[twice][:10]
         ]
         raise HiwlError(f"select.rules: {twice.sum()} galaxies are in two classes: {', '.join(examples)}")
     clean = taken.any(axis=1)
@@ -74,11 +71,7 @@ def check(clean: pd.DataFrame, params: SelectParams) -> None:
         [
             gxe.ExpectColumnValuesToBeUnique(column=ID),
             gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(params.rules)),
-            *(
-                [gxe.ExpectTableRowCountToEqual(value=sum(params.expected.values()))]
-                if params.expected
-                else []
-            ),
+            *([gxe.ExpectTableRowCountToEqual(value=sum(params.expected.values()))] if params.expected else []),
             *contracts.counts("class", params.expected or {}),
         ],
         CLEAN / "validation",

@@ -17,21 +17,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HIWL_", env_file=".env", extra="ignore", frozen=True)
 
-    images: Path | None = Field(
-        None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png"
-    )
+    images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
     table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
     weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
     kaggle_username: str | None = Field(None, description="survey `kaggle`: the user's name there")
     kaggle_key: SecretStr | None = Field(None, description="survey `kaggle`: the user's API key")
     kaggle_folder: Path | None = Field(None, description="survey `kaggle`: the archives, downloaded by hand")
     kaggle_server: str = Field("https://www.kaggle.com/api/v1", description="where Kaggle's API answers")
-    tracking_uri: str | None = Field(
-        None, description="MLflow server; default: mlflow.db in the project's root"
-    )
-    study: str | None = Field(
-        None, description="folder of results/ for records of real runs; default: survey"
-    )
+    tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
+    study: str | None = Field(None, description="folder of results/ for records of real runs; default: survey")
     accelerator: str = Field("auto", description="auto, cpu, cuda, mps")
     devices: int = Field(1, ge=1, description="how many devices (processes) train together")
     precision: str = Field("32-true", description="32-true, bf16-mixed, 16-mixed")

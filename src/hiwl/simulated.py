@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import galsim
 import numpy as np
@@ -33,38 +33,33 @@ from hiwl.params import Section
 from hiwl.votes import COLUMNS, ID, IMAGES_ARCHIVE, TASKS, VOTES_ARCHIVE
 
 Array = NDArray[np.float64]
-Pixels = NDArray[np.float32]  # fine enough for 8 bits, and twice as fast
+Pixels = NDArray[np.floating[Any]]  # single precision: fine enough for 8 bits, and twice as fast
 
 # How often each population is drawn. The clear ones stand as in the competition's clean set (8434, 8069, 578,
 # 3903, 7806), with cigars lifted from 2 % to 6 % so that a small survey has some.
-MIX = {"round": 0.185, "between": 0.145, "cigar": 0.03, "edge-on": 0.09, "spiral": 0.185, "unclear": 0.365}
+MIX = {"round": 0.185, "between": 0.145, "cigar": 0.03, "edge-on": 0.105, "spiral": 0.205, "unclear": 0.33}
 
 SIDE = 424  # pixels of a picture
 PIXEL = 0.396  # arcseconds of an SDSS pixel
 FRAME = 0.02 * SIDE  # a picture's side in units of the galaxy's R90 (Willett et al. 2013, section 2)
 BETA = 3.5  # of the Moffat profile that stands for the seeing
-SCALES = np.array([1.22, 1.42, 2.15], np.float32)[
-    :, None, None
-]  # of the bands i, r, g in the red, green and blue of SDSS's colour pictures
-SKY_NOISE = np.array([0.052, 0.036, 0.023], np.float32)[
-    :, None, None
-]  # nanomaggies a pixel in i, r, g: SDSS's 5-sigma depths
-SKY_LEVEL = np.array([0.0, 0.0, -0.012], np.float32)[
-    :, None, None
-]  # what SDSS's pictures leave of the sky, in scaled light
+# For i, r, g, which become red, green, blue: their weights in SDSS's colour pictures; the noise of a pixel in
+# nanomaggies (from the 5-sigma depths); and what the pictures leave of the sky, weighed.
+SCALES, SKY_NOISE, SKY_LEVEL = np.array([[1.22, 1.42, 2.15], [0.052, 0.036, 0.023], [0.0, 0.0, -0.012]], np.float32)[
+    :, :, None, None
+]
 STRETCH = (6.5, 6.24)  # asinh(first * light) / second: fits the real galaxies' mean profiles and their noise
 SKY_LIGHT = 0.6  # nanomaggies a pixel: where a source's own photon noise equals the sky's
 HASTE = 0.06  # share of the answers that are given at random
-LOOSE = galsim.GSParams(
-    folding_threshold=0.02, maxk_threshold=0.01, kvalue_accuracy=1e-4
-)  # 8 bits need no more
+# Coarser than GalSim's own accuracy, finer than 8 bits show.
+LOOSE = galsim.GSParams(folding_threshold=0.02, maxk_threshold=0.01, kvalue_accuracy=1e-4)
 
 
 class SimulatedParams(Section):
     """What is drawn."""
 
     galaxies: int = Field(ge=1, le=200_000)  # clear and unclear ones
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     volunteers: int = Field(ge=10, le=1000)  # people who vote on each galaxy; some 40 did in Galaxy Zoo 2
 
 
@@ -92,6 +87,11 @@ class Galaxy:
     disturbance: float  # lopsidedness
     companion: float  # flux of a galaxy on top of this one, as a fraction
     seeing: float  # full width at half maximum
+
+    @property
+    def from_the_side(self) -> bool:
+        """Whether the disk is too inclined for anything in its plane to be seen."""
+        return self.disk and self.inclination > 80
 
     @property
     def apparent_ratio(self) -> float:
@@ -151,9 +151,8 @@ def _draw_all(params: SimulatedParams, workers: int) -> Iterator[Simulated]:
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(
-        zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content
-    )  # a fixed time: the same bytes again
+    always = (1980, 1, 1, 0, 0, 0)  # a fixed time: the same bytes again
+    archive.writestr(zipfile.ZipInfo(name, always), content)
 
 
 # ---- what is there
@@ -168,26 +167,27 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
         inclination = rng.uniform(83, 90)
     else:
         inclination = math.degrees(math.acos(rng.uniform(0.15 if doubtful else 0.45, 1.0)))
-    ratios = {"round": (0.87, 1.0), "between": (0.5, 0.73), "cigar": (0.17, 0.3)}
-    if disk:
-        axis_ratio = rng.uniform(0.08, 0.18)
-    else:
-        axis_ratio = rng.uniform(*ratios.get(population, ((0.765, 0.82), (0.31, 0.37))[rng.integers(2)]))
+    # The doubtful ellipsoids lie on the bounds between round, in between and cigar-shaped.
+    doubts = ((0.765, 0.82), (0.33, 0.39))[rng.integers(2)]
+    ratios = {"round": (0.87, 1.0), "between": (0.5, 0.73), "cigar": (0.19, 0.31), "unclear": doubts}
+    axis_ratio = rng.uniform(*((0.08, 0.18) if disk else ratios[population]))
     # Flat things are disks even where they look smooth: their profiles are shallower.
-    steepest = 5.0 if axis_ratio > 0.6 else 3.0 if axis_ratio > 0.4 else 1.5
+    smooth = (1.0, 5.0) if axis_ratio > 0.6 else (1.0, 3.0) if axis_ratio > 0.4 else (0.5, 1.5)
     blue = rng.random() < (0.5 if population == "cigar" else 0.15)
     strength = rng.uniform(0.3, 0.62) if doubtful else rng.uniform(0.55, 1.0)
+    radius = min(max(rng.lognormal(math.log(6.8), 0.4), 3.3), 16.0)
+    far = math.log(6.8 / radius)  # small ones tend to be far: dimmed and reddened
     return Galaxy(
         disk=disk,
         axis_ratio=axis_ratio,
         inclination=inclination,
         # Halves only: GalSim tabulates each index once.
-        sersic=round(2 * rng.uniform(1.0, 4.0 if disk else steepest)) / 2,
+        sersic=round(2 * rng.uniform(*((1.0, 4.0) if disk else smooth))) / 2,
         bulge=rng.beta(1.5, 5.0) if population != "edge-on" else rng.uniform(0.08, 0.45),
-        radius=min(max(rng.lognormal(math.log(6.8), 0.4), 3.3), 16.0),
-        brightness=rng.normal(20.6 if disk else 19.85, 0.5),
-        colour=rng.normal(0.35, 0.12) if blue and not disk else rng.normal(0.84, 0.07),
-        youth=rng.uniform(0.1, 0.55),
+        radius=radius,
+        brightness=rng.normal(20.8 if disk else 19.85, 0.5) + 0.3 * far,
+        colour=(rng.normal(0.35, 0.12) if blue and not disk else rng.normal(0.84, 0.06)) + 0.08 * far,
+        youth=rng.uniform(0.15, 0.65),
         angle=rng.uniform(0, 180),
         arms=int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.62, 0.17, 0.1, 0.06])),
         arm_strength=strength if disk and population != "edge-on" else 0.0,
@@ -208,12 +208,13 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
 def draw_votes(galaxy: Galaxy, volunteers: int, rng: np.random.Generator) -> list[float]:
     """Send `volunteers` people down the decision tree; the fractions of all of them, in the table's order."""
     chances = answer_chances(galaxy)
+    # Who sees nothing guesses; and some always do.
+    guessed = HASTE + (1 - HASTE) * 0.5 * (1 - galaxy.visibility)
     counts: dict[str, int] = {}
     for number, task in TASKS.items():
         reached = volunteers if task.reached_by is None else counts[task.reached_by]
-        guessed = HASTE + (1 - HASTE) * 0.5 * (1 - galaxy.visibility)
-        hasty = guessed / task.answers + (1 - guessed) * chances[number]
-        counts |= zip(task.columns(number), rng.multinomial(reached, hasty).tolist(), strict=True)
+        answers = rng.multinomial(reached, guessed / task.answers + (1 - guessed) * chances[number])
+        counts |= zip(task.columns(number), answers.tolist(), strict=True)
     return [counts[column] / volunteers for column in COLUMNS]
 
 
@@ -221,7 +222,8 @@ def answer_chances(galaxy: Galaxy) -> dict[int, Array]:
     """For each task of the tree, how likely an attentive volunteer is to give each answer."""
     seen = galaxy.visibility
     merger = min(1.0, 2 * galaxy.companion)
-    arms, bar, ring = seen * galaxy.arm_strength, seen * galaxy.bar, seen * galaxy.ring
+    face = 0.0 if galaxy.from_the_side else seen
+    arms, bar, ring = face * galaxy.arm_strength, face * galaxy.bar, face * galaxy.ring
     if galaxy.disk:
         edge_on = _logistic((galaxy.inclination - 79) / 1.2)
         # A thin disk alone may pass for a cigar; a bulge or a lane of dust tells it apart.
@@ -229,11 +231,10 @@ def answer_chances(galaxy: Galaxy) -> dict[int, Array]:
     else:
         edge_on = _logistic((0.3 - galaxy.axis_ratio) / 0.04)
         edge_signs = 0.15 * edge_on
-    features = 0.08 + 0.88 * _logistic(
-        (max(arms, edge_signs, 0.8 * bar, 0.8 * ring, 0.45 * merger) - 0.45) / 0.08
-    )
+    signs = max(arms, edge_signs, 0.8 * bar, 0.8 * ring, 0.45 * merger)
+    features = 0.08 + 0.88 * _logistic((signs - 0.45) / 0.08)
     star = 0.02
-    irregular = galaxy.disturbance**2 * galaxy.flocculence
+    irregular = face * galaxy.disturbance**2 * galaxy.flocculence
     odd = 0.08 + 0.85 * max(ring, merger, irregular, 0.3 * galaxy.lane)
     count = np.exp(-((np.arange(1, 6) - galaxy.arms) ** 2))
     return {
@@ -243,9 +244,9 @@ def answer_chances(galaxy: Galaxy) -> dict[int, Array]:
         4: _yes_no(_logistic((arms - 0.42) / 0.06)),
         5: _ordered(galaxy.bulge, (0.03, 0.2, 0.55), 0.04),
         6: _yes_no(odd),
-        7: _ordered(-galaxy.apparent_ratio, (-0.81, -0.38), 0.035),
+        7: _ordered(-galaxy.apparent_ratio, (-0.81, -0.4), 0.035),
         8: _shares([ring, 0.05, 0.3 * galaxy.disturbance, irregular, 0.2, merger, 0.5 * galaxy.lane]),
-        9: _shares([galaxy.bulge * (1 - 0.7 * bar), galaxy.bulge * 0.7 * bar, 0.04]),
+        9: _shares([0.85 * galaxy.bulge, 0.15 * galaxy.bulge, 0.04]),
         10: _ordered(galaxy.pitch, (15.0, 24.0), 2.0),
         11: _shares([*(count / count.sum()), 2 * galaxy.flocculence**2]),
     }
@@ -333,7 +334,7 @@ def _ellipsoid_light(galaxy: Galaxy, psf: galsim.GSObject, side: int) -> Pixels:
 
 
 def _disk_light(galaxy: Galaxy, psf: galsim.GSObject, side: int, rng: np.random.Generator) -> Pixels:
-    scale_length = galaxy.radius / (2.2 if galaxy.inclination > 80 else 2.8)
+    scale_length = galaxy.radius / (2.2 if galaxy.from_the_side else 2.8)
     flux = _flux(galaxy, 1.68 * scale_length)
     cosine = math.cos(math.radians(galaxy.inclination))
     angle = galaxy.angle * galsim.degrees
@@ -341,7 +342,7 @@ def _disk_light(galaxy: Galaxy, psf: galsim.GSObject, side: int, rng: np.random.
     bulge = bulge.shear(q=0.5 + 0.5 * cosine, beta=angle) * (galaxy.bulge * flux)
     old, young = _bands(galaxy.colour), _bands(galaxy.colour - galaxy.youth)
     light = _stamp(bulge, psf, side) * old
-    if galaxy.inclination > 80:
+    if galaxy.from_the_side:
         disk = galsim.InclinedSersic(
             0.7,  # flatter than an exponential disk, which ends in a point
             galaxy.inclination * galsim.degrees,
@@ -351,7 +352,8 @@ def _disk_light(galaxy: Galaxy, psf: galsim.GSObject, side: int, rng: np.random.
         light = light + _stamp(disk * ((1 - galaxy.bulge) * flux), psf, side) * (old * 0.5 + young * 0.5)
         return light * _dust(galaxy, scale_length, side)
     smooth, arms = _spiral(galaxy, scale_length, side, rng)
-    kernel = psf.drawImage(nx=side, ny=side, scale=PIXEL, method="no_pixel").array
+    # Centred on a pixel, so that the convolution moves nothing; an even image's own centre lies between four.
+    kernel = psf.drawImage(nx=side, ny=side, scale=PIXEL, method="no_pixel", offset=(0.5, 0.5)).array
     kernel = scipy.fft.rfft2(np.roll(kernel, (side // 2, side // 2), (0, 1)))
     share = (1 - galaxy.bulge) * flux / (smooth.sum() + arms.sum())
     for part, colour in ((smooth, old * 0.5 + young * 0.5), (arms, young)):
@@ -376,25 +378,20 @@ def _dust(galaxy: Galaxy, scale_length: float, side: int) -> Pixels:
     return np.exp(-galaxy.lane * depth * np.array([0.7, 1.0, 1.4], np.float32)[:, None, None])
 
 
-def _spiral(
-    galaxy: Galaxy, scale_length: float, side: int, rng: np.random.Generator
-) -> tuple[Pixels, Pixels]:
+def _spiral(galaxy: Galaxy, scale: float, side: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """An inclined disk before the seeing: its smooth part with the bar, and its arms with knots and ring."""
     x, y = _plane(galaxy, side, math.hypot(math.cos(math.radians(galaxy.inclination)), galaxy.axis_ratio))
-    x = x + 0.3 * scale_length * galaxy.disturbance * rng.uniform(
-        -1, 1
-    )  # the disk's centre is not the bulge's
-    radius, azimuth = np.hypot(x, y) / scale_length, np.arctan2(y, x)
+    x = x + 0.3 * scale * galaxy.disturbance * rng.uniform(-1, 1)  # off the bulge's centre
+    radius, azimuth = np.hypot(x, y) / scale, np.arctan2(y, x)
     disk = np.exp(-radius)
 
+    # Logarithmic spirals; finer and looser waves among them break the arms up.
     winding = np.log(radius + 0.05) / math.tan(math.radians(galaxy.pitch)) * int(rng.choice([-1, 1]))
     turn = rng.uniform(0, 2 * math.pi)
     ripples = np.zeros_like(radius)
     for number in range(3, 9):
-        wave = number * (azimuth - rng.uniform(0.6, 1.2) * winding) + 4 * rng.uniform(-1, 1) * np.log(
-            radius + 0.3
-        )
-        ripples += rng.uniform(0.3, 1.0) * np.cos(wave + rng.uniform(0, 2 * math.pi))
+        wave = number * (azimuth - rng.uniform(0.6, 1.2) * winding + rng.uniform(0, 2 * math.pi))
+        ripples += rng.uniform(0.3, 1.0) * np.cos(wave)
     crest = np.cos(galaxy.arms * (azimuth - winding - turn) + 0.5 * galaxy.flocculence * ripples)
     pattern = np.exp(3.0 * (crest - 1)) * np.clip(1 + 0.5 * galaxy.flocculence * ripples, 0.05, None)
     lopsided = 1 + 0.6 * galaxy.disturbance * np.cos(azimuth - rng.uniform(0, 2 * math.pi))
@@ -402,15 +399,15 @@ def _spiral(
     reach = scipy.special.expit(6 * (radius - start)) * scipy.special.expit(3 * (3.8 - radius))
     arms = 3.5 * galaxy.arm_strength**2 * np.exp(-radius / 1.3) * reach * pattern * lopsided
 
-    bright = arms / arms.sum()
-    knots = rng.choice(arms.size, int(40 * galaxy.flocculence * galaxy.arm_strength), p=bright.ravel())
-    np.add.at(arms.ravel(), knots, 0.004 * arms.sum() * rng.exponential(1.0, knots.size))
+    knots = int(40 * galaxy.flocculence * galaxy.arm_strength)
+    places = rng.choice(arms.size, knots, p=(arms / arms.sum()).ravel())
+    np.add.at(arms.ravel(), places, 0.004 * arms.sum() * rng.exponential(1.0, knots))
     arms += galaxy.ring * np.exp(-(((radius - 2) / 0.2) ** 2)) * 0.4
 
-    tilt = rng.uniform(0, math.pi)
-    length, width = x * math.cos(tilt) + y * math.sin(tilt), y * math.cos(tilt) - x * math.sin(tilt)
-    inside = np.clip(1 - (length / 1.2) ** 2 - (width / 0.35) ** 2, 0, None)
-    return disk * (1 - 0.4 * galaxy.arm_strength) + 1.2 * galaxy.bar**2 * inside, arms
+    along = azimuth - rng.uniform(0, math.pi)
+    inside = 1 - radius**2 * ((np.cos(along) / 1.2) ** 2 + (np.sin(along) / 0.35) ** 2)
+    bar = 1.2 * galaxy.bar**2 * np.clip(inside, 0, None)
+    return disk * (1 - 0.4 * galaxy.arm_strength) + bar, arms
 
 
 def _add_field(light: Pixels, galaxy: Galaxy, rng: np.random.Generator) -> None:
@@ -422,19 +419,16 @@ def _add_field(light: Pixels, galaxy: Galaxy, rng: np.random.Generator) -> None:
         turn, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 1.0) * galaxy.radius / PIXEL
         place = side / 2 + distance * np.array([math.cos(turn), math.sin(turn)])
         others.append((place, galaxy.companion * _flux(galaxy, galaxy.radius / 2.6)))
-    for (x, y), flux in others:
+    for (x, y), any_flux in others:
+        flux = min(any_flux, 1000.0)
         star = rng.random() < 0.45
         size = galaxy.seeing * (1.0 if star else 1.3 + 0.3 * min(flux, 200.0) ** 0.33)
-        profile = galsim.Moffat(beta=BETA, fwhm=size, flux=min(flux, 1000.0))
-        profile = profile.shear(
-            q=1 if star else rng.uniform(0.35, 1), beta=rng.uniform(0, 180) * galsim.degrees
-        )
-        reach = int(size / PIXEL * (3 + min(flux, 1000.0) ** 0.4))
+        shape = galsim.Shear(q=1.0 if star else rng.uniform(0.35, 1), beta=rng.uniform(0, 180) * galsim.degrees)
+        profile = galsim.Moffat(beta=BETA, fwhm=size, flux=flux).shear(shape)
+        reach = int(size / PIXEL * (3 + flux**0.4))  # beyond it the profile is lost in the noise
         left, right = max(int(x) - reach, 0), min(int(x) + reach, side)
         low, high = max(int(y) - reach, 0), min(int(y) + reach, side)
-        bounds = galsim.BoundsI(left, right - 1, low, high - 1)
-        stamp = profile.drawImage(
-            bounds=bounds, center=galsim.PositionD(x, y), scale=PIXEL, method="no_pixel"
-        ).array
+        stamp = galsim.ImageF(galsim.BoundsI(left, right - 1, low, high - 1), scale=PIXEL)
+        profile.drawImage(stamp, center=galsim.PositionD(x, y), method="no_pixel")
         colour = rng.uniform(0.2, 1.5) if star else rng.normal(0.75, 0.25)
-        light[:, low:high, left:right] += stamp * _bands(colour)
+        light[:, low:high, left:right] += stamp.array * _bands(colour)

@@ -68,8 +68,7 @@ def _start(store: Any, record: Record) -> Any:
     run = store.create_run(
         _experiment(store),
         run_name=record.name,
-        tags={KEY: record.key, "hiwl.kind": record.kind}
-        | {f"hiwl.{k}": v for k, v in record.environment.items()},
+        tags={KEY: record.key, "hiwl.kind": record.kind} | {f"hiwl.{k}": v for k, v in record.environment.items()},
     )
     store.set_tag(run.info.run_id, "mlflow.source.git.commit", record.environment["commit"])
     flat = {key: str(value) for key, value in record.columns.items()} | _flatten(record.parameters)

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from hiwl import augment, backbone, recipe
 from hiwl.classifier import predict
+from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
 from hiwl.files import digest, replacing, replacing_folder, sha256, write_json
 from hiwl.hierarchy import Tree
@@ -33,7 +33,6 @@ from hiwl.params import Section, read_section
 from hiwl.recipe import RecipeParams
 from hiwl.record import Record, new_record
 from hiwl.settings import project_root, settings
-from hiwl.votes import ID
 
 
 class TrainParams(Section):
@@ -58,9 +57,7 @@ class TrainParams(Section):
     def recipe_of(self, node: str) -> RecipeParams:
         """The recipe with the node's own values."""
         if node not in self.nodes:
-            raise HiwlError(
-                f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe"
-            )
+            raise HiwlError(f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe")
         return RecipeParams.parse({**self.recipe.model_dump(), **self.nodes[node]}, f"train.nodes.{node}")
 
 
@@ -96,18 +93,15 @@ def main(node: str) -> None:
 
 def read_data(tree: Tree, node: str) -> Data:
     """Everything below `node`, from the pack and the splits."""
-    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
-    table = pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one")
+    table = read_table()
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
     table = table[table["class"].isin(label_of)]
     parts = {name: part for name, part in table.groupby("split") if name != "test"}
     return Data(
-        images=torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="c")),
+        images=read_images(),
         rows={str(name): torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
-        labels={
-            str(name): torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()
-        },
+        labels={str(name): torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
         sources={path.name: sha256(path) for path in (PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE)},
     )
@@ -228,9 +222,7 @@ def _train_epoch(
     summed = fabric.all_reduce(total, reduce_op="sum")
     assert isinstance(summed, Tensor)
     if not torch.isfinite(summed):
-        raise HiwlError(
-            f"train@{node}: the loss of epoch {epoch + 1} is not finite; lower recipe.learning_rate"
-        )
+        raise HiwlError(f"train@{node}: the loss of epoch {epoch + 1} is not finite; lower recipe.learning_rate")
     seconds = time.perf_counter() - started
     return {
         "training_loss": summed.item() / seen,
@@ -283,8 +275,7 @@ def _seed(seed: int, node: str, epoch: int) -> int:
 def _key(node: str, tree: Tree, params: TrainParams, data: Data) -> str:
     """Names everything that this training's result depends on: parameters, data and code."""
     code = {
-        path.name: sha256(path)
-        for path in map(Path, (__file__, augment.__file__, recipe.__file__, backbone.__file__))
+        path.name: sha256(path) for path in map(Path, (__file__, augment.__file__, recipe.__file__, backbone.__file__))
     }
     own = params.model_dump(exclude={"nodes"}) | {"recipe": params.recipe_of(node).model_dump()}
     return digest([node, tree.nodes, own, data.sources, code])[:16]
@@ -311,9 +302,7 @@ def _checkpoint(epoch: int) -> str:
     return f"epoch_{epoch + 1:03d}.safetensors"
 
 
-def _save_epoch(
-    work: Path, model: nn.Module, optimiser: Any, history: list[dict[str, float]], keep: int
-) -> None:
+def _save_epoch(work: Path, model: nn.Module, optimiser: Any, history: list[dict[str, float]], keep: int) -> None:
     """Keep the newest weights where they are among the best; then the state; then drop what fell behind."""
     best = [_checkpoint(epoch) for epoch in recipe.best_epochs(_accuracies(history), keep)]
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}

@@ -1,0 +1,29 @@
+"""The packed galaxies with their classes and splits, as `train`, `choose` and `evaluate` read them."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hiwl.hierarchy import Ints, Tree
+from hiwl.layout import PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.votes import ID
+
+
+def read_table() -> pd.DataFrame:
+    """One row a galaxy, by GalaxyID: `class`, `split`, and its `row` in the packed images."""
+    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
+    return pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one").sort_values(ID)
+
+
+def read_images() -> Tensor:
+    """(galaxies, size, size, 3) uint8, memory-mapped; writing to it changes no file."""
+    return torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="c"))
+
+
+def read_split(name: str, tree: Tree) -> tuple[Tensor, Ints]:
+    """The pictures of one split, (n, size, size, 3) uint8, and their classes as indices into `tree.classes`."""
+    table = read_table()
+    part = table[table["split"] == name]
+    labels = part["class"].map(tree.classes.index).to_numpy(np.int64)
+    return read_images()[torch.tensor(part["row"].to_numpy())], labels
