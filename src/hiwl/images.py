@@ -34,6 +34,8 @@ def decode(content: bytes, crop: int, size: int) -> Pixels:
         raise BadImageError(f"{len(content)} bytes; at most {MAX_BYTES} are taken")
     try:
         picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    except Image.DecompressionBombError:
+        raise BadImageError(f"too many pixels; at most {MAX_PIXELS} in all are taken") from None
     except Exception:  # whatever a decoder stumbles over, it is the picture that is bad
         raise BadImageError("neither a JPEG nor a PNG") from None
     width, height = picture.size

@@ -36,8 +36,9 @@ class Files(Section):
     kind: Literal["files"]
     table: Literal["votes", "labels"]
     """Whether the table holds the 37 vote fractions or `GalaxyID,class`."""
-    images_sha256: str
-    table_sha256: str
+    images_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    table_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of a folder of pictures: of the archive that the stage makes of it (the stage says it)."""
 
 
 class Kaggle(Section):

@@ -183,7 +183,7 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
         inclination=inclination,
         # Halves only: GalSim tabulates each index once.
         sersic=round(2 * rng.uniform(*((1.0, 4.0) if disk else smooth))) / 2,
-        bulge=rng.beta(1.5, 5.0) if population != "edge-on" else rng.uniform(0.08, 0.45),
+        bulge=rng.beta(1.5, 6.0) if population != "edge-on" else rng.uniform(0.08, 0.45),
         radius=radius,
         brightness=rng.normal(20.8 if disk else 19.85, 0.5) + 0.3 * far,
         colour=(rng.normal(0.35, 0.12) if blue and not disk else rng.normal(0.84, 0.06)) + 0.08 * far,
@@ -375,7 +375,7 @@ def _dust(galaxy: Galaxy, scale_length: float, side: int) -> Pixels:
     width = math.hypot(0.5 * galaxy.axis_ratio * scale_length, galaxy.seeing / 3)
     across = across - 1.5 * scale_length * math.cos(math.radians(galaxy.inclination)) * galaxy.axis_ratio
     depth = np.exp(-((across / width) ** 2) / 2 - (along / (2 * scale_length)) ** 2)
-    return np.exp(-galaxy.lane * depth * np.array([0.7, 1.0, 1.4], np.float32)[:, None, None])
+    return np.exp(-galaxy.lane * depth * np.array([1.0, 1.3, 1.8], np.float32)[:, None, None])
 
 
 def _spiral(galaxy: Galaxy, scale: float, side: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:

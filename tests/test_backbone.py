@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hiwl import backbone
+from hiwl.errors import HiwlError
+from hiwl.files import sha256
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "squeezenet1_1"])
+def test_models_of_both_libraries_are_made_by_name(name: str) -> None:
+    made = backbone.create(name, 5, "scratch", None)
+    assert made.model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+    assert made.started_from == "scratch"
+
+
+def test_all_but_the_last_layer_comes_from_the_users_file(tmp_path: Path) -> None:
+    other = backbone.create("resnet10t", 7, "scratch", None).model
+    path = tmp_path / "resnet10t.safetensors"
+    save_file(other.state_dict(), path)
+    for place in (tmp_path, path):
+        made = backbone.create("resnet10t", 5, sha256(path), place)
+        own, theirs = made.model.state_dict(), other.state_dict()
+        assert all(torch.equal(own[key], theirs[key]) for key in own if not key.startswith("fc."))
+        assert own["fc.weight"].shape == (5, 512)
+        assert sha256(path)[:12] in made.started_from
+
+
+def test_weights_that_are_not_there_are_an_error_and_never_a_random_start(tmp_path: Path) -> None:
+    with pytest.raises(HiwlError, match="HIWL_WEIGHTS does not say where"):
+        backbone.create("resnet10t", 5, "0" * 64, None)
+    with pytest.raises(HiwlError, match=r"resnet10t\.safetensors: not there"):
+        backbone.create("resnet10t", 5, "0" * 64, tmp_path)
+    with pytest.raises(HiwlError, match="neither scratch, hub nor"):
+        backbone.create("resnet10t", 5, "imagenet", tmp_path)
+    path = tmp_path / "resnet10t.safetensors"
+    path.write_bytes(b"no weights")
+    with pytest.raises(HiwlError, match="its SHA-256 is"):
+        backbone.create("resnet10t", 5, "0" * 64, tmp_path)
+    with pytest.raises(HiwlError, match="no safetensors file"):
+        backbone.create("resnet10t", 5, sha256(path), tmp_path)
+    save_file(backbone.create("resnet14t", 5, "scratch", None).model.state_dict(), path)
+    with pytest.raises(HiwlError, match="does not fit the model"):
+        backbone.create("resnet10t", 5, sha256(path), tmp_path)
+
+
+def test_an_unknown_model_is_named_with_some_near_it() -> None:
+    with pytest.raises(HiwlError, match=r"'my_resnet10t'.*resnet10t"):
+        backbone.create("my_resnet10t", 5, "scratch", None)

@@ -1,0 +1,109 @@
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hiwl import images
+from hiwl.errors import HiwlError
+from hiwl.images import BadImageError, decode
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_the_centre_is_cropped_exactly() -> None:
+    picture = noise(30, 41)
+    assert np.array_equal(decode(encode(picture), 20, 20), picture[5:25, 10:30])
+
+
+def test_smaller_sizes_average_over_areas() -> None:
+    picture = noise(64, 64)
+    wanted = picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
+    assert np.abs(decode(encode(picture), 64, 16) - wanted).max() <= 1  # Pillow rounds once in each direction
+
+
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(1, 8), st.integers(1, 8))
+def test_any_picture_that_is_large_enough_gives_the_asked_shape(h: int, w: int, crop: int, size: int) -> None:
+    found = decode(encode(noise(h, w)), max(crop, size), size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+
+
+def test_grey_and_transparent_pictures_count_as_rgb() -> None:
+    assert decode(encode(noise(10, 10)[..., 0]), 10, 10).shape == (10, 10, 3)
+    rgba = np.dstack([noise(10, 10), np.full((10, 10), 255, np.uint8)])
+    assert np.array_equal(decode(encode(rgba), 10, 10), noise(10, 10))
+
+
+def bomb() -> bytes:
+    """A PNG whose header promises 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"hello", "neither a JPEG nor a PNG"),
+        (encode(noise(20, 20), "GIF"), "neither a JPEG nor a PNG"),
+        (encode(noise(64, 64), "JPEG")[:900], "truncated"),
+        (encode(noise(64, 64))[:900], "truncated"),
+        (encode(noise(16, 64)), "central 20 x 20"),
+        (bomb(), "pixels"),
+        (b"\xff\xd8\xff" + b"0" * images.MAX_BYTES, "bytes; at most"),
+    ],
+)
+def test_a_bad_picture_is_told_so(content: bytes, said: str) -> None:
+    with pytest.raises(BadImageError, match=said):
+        decode(content, 20, 20)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(content: bytes) -> None:
+    for start in (b"", b"\xff\xd8\xff\xe0", encode(noise(20, 20))[:40]):
+        with pytest.raises(BadImageError):
+            decode(start + content, 20, 20)
+
+
+def archive(folder: Path, *names: str) -> Path:
+    path = folder / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, b"")
+    return path
+
+
+def test_pictures_of_an_archive_are_found_by_galaxy(tmp_path: Path) -> None:
+    found = images.members(archive(tmp_path, "x/12.jpg", "13.PNG", "readme.txt", "__MACOSX/._12.jpg"))
+    assert found == {12: "x/12.jpg", 13: "13.PNG"}
+
+
+@pytest.mark.parametrize(("names", "said"), [(("a.jpg",), "a.jpg"), (("1.jpg", "x/1.png"), "galaxy 1 has two")])
+def test_an_odd_archive_is_told_so(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    with pytest.raises(HiwlError, match=said):
+        images.members(archive(tmp_path, *names))
+
+
+def test_a_truncated_archive_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(HiwlError, match="no zip archive"):
+        images.members(tmp_path / "a.zip")

@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hiwl.errors import HiwlError
+from hiwl.pack import PackParams
+from hiwl.params import read_section
+from hiwl.raw import RawParams
+from hiwl.register import RegisterParams
+from hiwl.select import SelectParams
+from hiwl.split import SplitParams
+from hiwl.train import TrainParams
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"crop": 256, "size": 64, "colour": 1}, r"pack\.colour: no such parameter \(value 1\)"),
+        ({"crop": 256}, r"pack\.size: is missing"),
+        ({"crop": "256", "size": 64}, r"pack\.crop: .*integer.*'256'"),
+        ({"crop": 256, "size": 0}, r"pack\.size: .*greater than 0.*0"),
+        ({"crop": 64, "size": 256}, r"size \(256\) must not exceed crop \(64\)"),
+        ([], r"pack: "),
+    ],
+)
+def test_a_wrong_parameter_names_itself_and_what_was_expected(values: Any, said: str) -> None:
+    with pytest.raises(HiwlError, match=said):
+        PackParams.parse(values, "pack")
+
+
+def test_parameters_are_frozen() -> None:
+    params = SplitParams(seed=1, held_out=0.2)
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pack: [", "no YAML"),
+        ("- 1", "expected the sections"),
+        ("packs: {}", "unknown section packs"),
+        ("raw: {}", "section pack is missing"),
+    ],
+)
+def test_a_wrong_file_is_told_so(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(HiwlError, match=said):
+        read_section("pack", tmp_path / "params.yaml")
+    with pytest.raises(HiwlError, match="not there"):
+        read_section("pack", tmp_path / "other.yaml")
+
+
+def test_a_node_without_a_recipe_and_a_wrong_override_are_named(committed: dict[str, Any]) -> None:
+    params = TrainParams.parse(committed["train"], "train")
+    assert params.recipe_of("narrow").sampling == "weighted"
+    assert params.recipe_of("root").sampling == "shuffled"
+    with pytest.raises(HiwlError, match=r"train\.nodes: deep is missing"):
+        params.recipe_of("deep")
+    wrong = TrainParams.parse(committed["train"] | {"nodes": {"root": {"sampling": "fair"}}}, "train")
+    with pytest.raises(HiwlError, match=r"train\.nodes\.root\.sampling"):
+        wrong.recipe_of("root")
+
+
+@pytest.mark.parametrize("survey", ["simulated", "files", "kaggle", "labels", "votes"])
+@pytest.mark.parametrize("hierarchy", ["paper", "flat"])
+def test_every_choice_in_conf_is_valid(survey: str, hierarchy: str) -> None:
+    for recipe in ("quick", "paper"):
+        for backbone in ("small", "lite0", "b1"):
+            choices = [f"survey={survey}", f"hierarchy={hierarchy}", f"recipe={recipe}", f"backbone={backbone}"]
+            if survey == "files":
+                choices += [f"raw.source.{name}_sha256={64 * 'a'}" for name in ("images", "table")]
+            params = compose(choices)
+            RawParams.parse(params["raw"], "raw")
+            SelectParams.parse(params["select"], "select")
+            SplitParams.parse(params["split"], "split")
+            PackParams.parse(params["pack"], "pack")
+            RegisterParams.parse(params["register"], "register")
+            train = TrainParams.parse(params["train"], "train")
+            for node in params["hierarchy"]:
+                train.recipe_of(node)
+
+
+def test_params_yaml_is_the_composition_of_conf(committed: dict[str, Any]) -> None:
+    assert compose([]) == committed
+
+
+def compose(choices: list[str]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    conf = Path(__file__).parents[1] / "conf"
+    with initialize_config_dir(str(conf), version_base=None):
+        text = OmegaConf.to_yaml(hydra_compose("config", overrides=choices), resolve=True)
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
