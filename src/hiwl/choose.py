@@ -114,8 +114,8 @@ def _answers(description: dict[str, Any], file: str, images: torch.Tensor) -> Fl
 def _drop_foreign_nodes(tree: Tree) -> None:
     """Remove nodes that another tree left in the folder, so that this stage's input is this tree's alone."""
     for folder in NODES.iterdir():
-        if folder.name not in tree.nodes:
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        if folder.is_dir() and folder.name not in tree.nodes:
+            shutil.rmtree(folder)
 
 
 def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:

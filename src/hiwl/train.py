@@ -97,11 +97,15 @@ def read_data(tree: Tree, node: str) -> Data:
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
     table = table[table["class"].isin(label_of)]
-    parts = {name: part for name, part in table.groupby("split") if name != "test"}
+    parts = {name: table[table["split"] == name] for name in ("training", "validation")}
+    if untaught := set(label_of) - set(parts["training"]["class"]):
+        raise HiwlError(f"train@{node}: no galaxy of {', '.join(sorted(untaught))} to train on; use a larger survey")
+    if parts["validation"].empty:
+        raise HiwlError(f"train@{node}: no galaxy to validate on; use a larger survey, or raise split.held_out")
     return Data(
         images=read_images(),
-        rows={str(name): torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
-        labels={str(name): torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
+        rows={name: torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
+        labels={name: torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
         sources={path.name: sha256(path) for path in (PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE)},
     )

@@ -1,0 +1,97 @@
+"""A copy of the project in a folder of its own, with a tiny survey, for tests of the whole pipeline."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "raw": {"survey": "simulated", "source": {"kind": "simulated", "galaxies": 260, "seed": 1, "volunteers": 44}},
+    "pack": {"crop": 256, "size": 32},
+    "register": {"name": "hiwl", "alias": "champion", "gate": {"test_accuracy": 0.0}},
+}
+TREES: dict[str, dict[str, list[str]]] = {
+    "flat": {"root": ["CRS", "IBS", "CSS", "EO", "SPI"]},
+    "paper": {"root": ["CRS", "IBS", "SPI", "narrow"], "narrow": ["CSS", "EO"]},
+    "three": {"root": ["smooth", "SPI"], "smooth": ["CRS", "IBS", "narrow"], "narrow": ["CSS", "EO"]},
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder, and ways to work in it as its user would."""
+
+    folder: Path
+
+    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder; what it printed is in `stdout`, errors included."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment(**variables),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout}")
+        return done
+
+    def commit(self) -> None:
+        """Commit everything as it stands."""
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "--message", "tiny")
+
+    def read(self) -> dict[str, Any]:
+        """The parameters."""
+        content: dict[str, Any] = yaml.safe_load((self.folder / "params.yaml").read_text())
+        return content
+
+    def change(self, **sections: Any) -> None:
+        """Replace sections of the parameters."""
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.read() | sections, sort_keys=False))
+
+    def plant(self, tree: str) -> None:
+        """Make `tree` the hierarchy."""
+        nodes = {name: {"sampling": "weighted"} if name == "narrow" else {} for name in TREES[tree]}
+        self.change(hierarchy=TREES[tree], train=self.read()["train"] | {"nodes": nodes})
+
+    def copy(self, folder: Path) -> "Project":
+        """The same project elsewhere, with its cache and outputs."""
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
+        return Project(folder)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The tests' environment, without settings of the machine that they run on."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIWL_", "DVC_", "MLFLOW_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    own = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "HIWL_ACCELERATOR": "cpu", "HIWL_THREADS": "1"}
+    return kept | own | variables
+
+
+def make(folder: Path, tree: str = "flat") -> Project:
+    """A new project with the tiny survey."""
+    folder.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (folder / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    train = project.read()["train"]
+    recipe = train["recipe"] | {"epochs": 2, "batch": 16}
+    project.change(**TINY, train=train | {"backbone": "test_resnet", "input": 32, "keep": 2, "recipe": recipe})
+    project.plant(tree)
+    project.commit()
+    return project
