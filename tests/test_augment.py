@@ -33,7 +33,8 @@ def torchvision_chain(picture: torch.Tensor, draws: Draws, row: int, size: int) 
     box = [int(value[row]) for value in (draws.top, draws.left, draws.height, draws.width)]
     image = tv.resized_crop(image, *box, size=[size, size], interpolation=InterpolationMode.BILINEAR)
     image = tv.horizontal_flip(image) if draws.mirrored[row] else image
-    return tv.vertical_flip(image) if draws.flipped[row] else image
+    flipped: torch.Tensor = tv.vertical_flip(image) if draws.flipped[row] else image
+    return flipped
 
 
 @pytest.mark.parametrize(("side", "size"), [(256, 240), (96, 96), (64, 64)])

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,7 +94,7 @@ def test_any_tree_gives_every_image_a_class_and_probabilities_that_sum_to_one(
     assert routed.probabilities.sum(axis=1) == pytest.approx(np.ones(count))
     for label, path in zip(routed.label, routed.routes, strict=True):
         assert path[-1] == tree.classes[label]
-        assert all(below in nodes[above] for above, below in zip(path, path[1:], strict=False))
+        assert all(below in nodes[above] for above, below in itertools.pairwise(path))
     # A row's answer does not depend on the rows beside it.
     if count:
         alone = route(tree, lambda node, rows: given_by[node][rows], 1, dict.fromkeys(tree.classes, 1))

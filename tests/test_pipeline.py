@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+
 from project import TREES, Project, environment, make
 
 NOTHING_TO_DO = "Data and pipelines are up to date."

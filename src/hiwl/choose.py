@@ -125,7 +125,7 @@ def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], valida
         key=digest([choice, {name: run.key for name, run in nodes.items()}])[:16],
         kind="choice",
         name=f"choice {root.columns['backbone']} {root.columns['recipe']} seed {root.columns['seed']}",
-        columns={"tree": "-".join(tree.nodes)} | {key: root.columns[key] for key in shared},
+        columns={"tree": "-".join(tree.nodes), **{key: root.columns[key] for key in shared}},
         parameters={"hierarchy": tree.nodes}
         | {
             name: {"train": run.parameters["train"], "file": choice["nodes"][name]["file"]}

@@ -48,7 +48,7 @@ class Node:
             self.model.load_state_dict(load_file(checkpoint))
         except FileNotFoundError:
             raise HiwlError(f"{checkpoint}: not there; `dvc repro` or `dvc pull` brings it") from None
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def probabilities(self, images: Tensor, rows: Ints) -> Floats:
         """(len(rows), children), rows sum to 1."""

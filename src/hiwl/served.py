@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.pyfunc.model import PythonModel
 
 from hiwl.classifier import Classifier, device_of
 from hiwl.images import BadImageError, Pixels, decode
@@ -25,7 +26,7 @@ CHUNK = 512  # pictures decoded and answered at a time, which bounds memory
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Served(PythonModel):
     """The two-stage routing behind MLflow's pyfunc interface."""
 
     def load_context(self, context: Any) -> None:

@@ -122,7 +122,7 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
 
     torch.set_num_threads(here.threads)
     torch.manual_seed(_seed(params.seed, node, 0))
-    fabric = Fabric(accelerator=here.accelerator, devices=here.devices, precision=here.precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=here.accelerator, devices=here.devices, precision=here.precision)
     fabric.launch()
     made = backbone.create(params.backbone, len(tree.nodes[node]), params.pretrained, here.weights)
     optimiser = torch.optim.SGD(
@@ -131,7 +131,8 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
         momentum=plan.momentum,
         weight_decay=plan.weight_decay,
     )
-    model, optimiser = fabric.setup(made.model.to(memory_format=torch.channels_last), optimiser)
+    channels_last = made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, optimiser = fabric.setup(channels_last, optimiser)
     data = data._replace(images=_near(data.images, fabric))
     normalise = augment.Normalisation(params.mean, params.std)
 
