@@ -87,6 +87,8 @@ def make(folder: Path, tree: str = "flat") -> Project:
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
+    (folder / "models/nodes").mkdir(parents=True)
+    shutil.copy(ROOT / "models/nodes/.gitignore", folder / "models/nodes/.gitignore")
     project = Project(folder)
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     train = project.read()["train"]
