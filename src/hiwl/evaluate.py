@@ -1,8 +1,8 @@
 """Stage `evaluate`: the chosen combination on the test set, once (paper, section 4.3).
 
 Writes to ``reports``: ``metrics.json``, ``per_class.csv`` (counts, recall, precision, F1, intervals),
-``confusion.csv`` (one row a galaxy: actual, predicted), ``confusion.png``, ``answers.csv.gz`` (every galaxy's answer),
-``record.json``.
+``confusion.csv`` (one row a galaxy: actual, predicted), ``confusion.png``, ``curves.png`` (loss and accuracy of every
+node against epochs), ``answers.csv.gz`` (every galaxy's answer), ``record.json``.
 """
 
 from pathlib import Path
@@ -33,6 +33,9 @@ def main() -> None:
     metrics, per_class = measure(labels, routed.label, classes)
 
     choice = Record.model_validate_json((CHOICE / "record.json").read_text())
+    nodes = {
+        name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in classifier.tree.nodes
+    }
     flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     flat |= {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}
     record = choice.finished(flat)
@@ -47,6 +50,7 @@ def main() -> None:
             beside / "confusion.csv", index=False
         )
         _draw_confusion(labels, routed.label, classes, str(choice.columns["survey"]), beside / "confusion.png")
+        _draw_curves(nodes, str(choice.columns["survey"]), beside / "curves.png")
         answers_table(labels, routed, classes).to_csv(
             beside / "answers.csv.gz",
             index=False,
@@ -55,9 +59,6 @@ def main() -> None:
         )
         write_json(beside / "record.json", record.to_json())
     tracking.log_run(record)
-    nodes = {
-        name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in classifier.tree.nodes
-    }
     keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
     low, high = metrics["accuracy_interval"]
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
@@ -110,12 +111,9 @@ def answers_table(labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFr
 
 
 def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
     from sklearn.metrics import ConfusionMatrixDisplay
 
+    pyplot = _pyplot()
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     rows = counts.sum(axis=1, keepdims=True).clip(min=1)
     display = ConfusionMatrixDisplay(counts / rows, display_labels=classes)
@@ -133,3 +131,29 @@ def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: s
     display.ax_.set(title=f"{survey}: {len(labels)} test galaxies", xlabel="said to be", ylabel="is")
     display.figure_.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(display.figure_)
+
+
+def _draw_curves(nodes: dict[str, Record], survey: str, path: Path) -> None:
+    pyplot = _pyplot()
+    figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for name, run in nodes.items():
+        history = pd.DataFrame(run.history)
+        losses.plot(history["epoch"], history["training_loss"], label=f"{name}, training")
+        losses.plot(history["epoch"], history["validation_loss"], label=f"{name}, validation", linestyle="--")
+        accuracies.plot(history["epoch"], history["validation_accuracy"], marker=".", label=name)
+    losses.set(title=survey, xlabel="epoch", ylabel="loss")
+    accuracies.set(xlabel="epoch", ylabel="validation accuracy of the node")
+    losses.legend()
+    accuracies.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    """matplotlib without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,62 @@
+"""1,000 images in one Parquet request to `mlflow models serve` of models/served: images a second, peak memory."""
+
+import io
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import requests
+
+from common import jpegs, machine, seconds, spread
+
+COUNT, PORT = 1000, 5943
+
+
+def resident(group: int) -> float:
+    """Peak resident megabytes of all processes of a group."""
+    total = 0.0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and os.getpgid(int(folder.name)) == group:
+            peak = [line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM")]
+            total += sum(float(line.split()[1]) / 1024 for line in peak)
+    return total
+
+
+def main() -> None:
+    command = ["mlflow", "models", "serve", "-m", "models/served", "--env-manager", "local", "-p", str(PORT)]
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(f"http://127.0.0.1:{PORT}/ping", timeout=5).ok:
+                    break
+            except requests.ConnectionError:
+                time.sleep(0.3)
+        idle = resident(server.pid)
+        buffer = io.BytesIO()
+        pd.DataFrame({"image": jpegs(50) * (COUNT // 50)}).to_parquet(buffer)
+
+        def ask() -> None:
+            answer = requests.post(
+                f"http://127.0.0.1:{PORT}/invocations",
+                data=buffer.getvalue(),
+                headers={"Content-Type": "application/vnd.apache.parquet"},
+                timeout=600,
+            )
+            rows = answer.json()["predictions"]
+            assert len(rows) == COUNT
+            assert all(row["error"] is None for row in rows)
+
+        times = seconds(ask, 3)
+        print(machine())
+        print(f"{COUNT} images in one Parquet request: {spread([COUNT / t for t in times], 'images/s')}")
+        print(f"peak memory of the server: {idle:.0f} MB before, {resident(server.pid):.0f} MB after")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+main()

@@ -1,0 +1,58 @@
+"""A CPU training step as hiwl takes it against the plain eager loop, each in a process of its own, in turn."""
+
+import subprocess
+import sys
+import time
+from statistics import median
+
+from common import machine, spread
+
+SIZE, BATCH, STEPS, ROUNDS = 64, 64, 12, 3
+
+
+def measure(ours: bool) -> float:
+    """Images a second of `tf_efficientnet_lite0` in this process."""
+    import torch
+
+    import hiwl  # noqa: F401
+    from hiwl.backbone import create
+    from hiwl.memory import keep_freed_memory
+
+    if ours:
+        keep_freed_memory()
+    model = create("tf_efficientnet_lite0", 5, "scratch", None).model.train()
+    inputs, target = torch.randn(BATCH, 3, SIZE, SIZE), torch.zeros(BATCH, dtype=torch.long)
+    if ours:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inputs = inputs.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), target).backward()
+        optimiser.step()
+
+    for _ in range(3):
+        step()
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return STEPS * BATCH / (time.perf_counter() - start)
+
+
+def main() -> None:
+    print(machine(), f"tf_efficientnet_lite0, {SIZE} px, batch {BATCH}, {STEPS} steps a run")
+    found: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(ROUNDS):
+        for name, speeds in found.items():
+            done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+            speeds.append(float(done.stdout))
+    for name, speeds in found.items():
+        print(f"{name}: {spread(speeds, 'images/s')}")
+    print(f"ratio ours / plain: {median(found['ours']) / median(found['plain']):.2f}")
+
+
+if len(sys.argv) > 1:
+    print(measure(sys.argv[1] == "ours"))
+else:
+    main()

@@ -1,0 +1,47 @@
+"""Draw docs/galaxies.jpg, and pick docs/galaxy.jpg, from the simulated survey in data/raw (run in the project's root).
+
+Writes simulated galaxies only: the pictures of real surveys are not ours to pass on.
+"""
+
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from hiwl.images import members
+from hiwl.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
+
+NAMES = {
+    "CRS": "completely round",
+    "IBS": "in between",
+    "CSS": "cigar-shaped",
+    "EO": "edge-on",
+    "SPI": "spiral",
+}
+SIDE, EACH = 150, 3
+
+
+def main() -> None:
+    if json.loads(RAW_MANIFEST.read_text())["source"] != "simulated":
+        sys.exit(f"{RAW_MANIFEST}: not a simulated survey")
+    clean = pd.read_csv(CLEAN_TABLE)
+    sheet = Image.new("RGB", (SIDE * len(NAMES), SIDE * EACH + 22), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    with zipfile.ZipFile(RAW_IMAGES) as archive:
+        names = members(RAW_IMAGES)
+        for column, (name, words) in enumerate(NAMES.items()):
+            pen.text((column * SIDE + SIDE / 2, 11), f"{name}: {words}", "black", font, "mm")
+            for row, galaxy in enumerate(clean.loc[clean["class"] == name, "GalaxyID"][:EACH]):
+                content = archive.read(names[galaxy])
+                picture = Image.open(io.BytesIO(content)).crop((84, 84, 340, 340)).resize((SIDE, SIDE))
+                sheet.paste(picture, (column * SIDE, row * SIDE + 22))
+                if (name, row) == ("SPI", 0):
+                    Path("docs/galaxy.jpg").write_bytes(content)
+    sheet.save("docs/galaxies.jpg", quality=85)
+
+
+main()
