@@ -7,6 +7,7 @@ project's root, which git keeps.
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,6 +32,8 @@ class Record(BaseModel):
     parameters: dict[str, Any]
     data: dict[str, Any]
     environment: dict[str, str]
+    started: int | None = None
+    """Milliseconds since 1970, where it is known."""
     history: list[dict[str, float]] = []
     """One row an epoch."""
     metrics: dict[str, float] = {}
@@ -77,6 +80,7 @@ def new_record(
         parameters=parameters,
         data=data,
         environment=environment,
+        started=round(1000 * time.time()),
     )
 
 

@@ -104,6 +104,7 @@ def register(folder: Path, record: Record, params: RegisterParams) -> str:
     from mlflow.exceptions import MlflowException
 
     run_id = tracking.log_run(record)
+    assert run_id is not None  # MLflow is here, or saving would have failed
     store = tracking.client()
     content = digest(
         {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

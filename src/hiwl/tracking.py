@@ -1,11 +1,13 @@
 """Runs in MLflow, from their records: while they happen, when they end, and again on another machine.
 
 There is one way of logging, :func:`log_run`. It can be called as often as one likes with the same or a grown record
-and adds only what MLflow does not yet have.
+and adds only what MLflow does not yet have. Where MLflow is not installed (a borrowed GPU, say), the record stays in
+the stage's output, and `hiwl restore` logs it at home.
 """
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ def client() -> Any:
     return mlflow.MlflowClient()
 
 
-def log_run(record: Record) -> str:
-    """Bring `record` into MLflow and give the run's ID."""
+def log_run(record: Record) -> str | None:
+    """Bring `record` into MLflow and give the run's ID; None where MLflow is not installed."""
+    if find_spec("mlflow") is None:
+        return None
     from mlflow.entities import Metric
 
     store = client()
@@ -38,19 +42,19 @@ def log_run(record: Record) -> str:
         for node, key in record.nodes.items():
             if (part := _find(store, key)) is not None:
                 store.set_tag(run_id, f"hiwl.run.{node}", part.info.run_id)
-    known = int(run.data.tags.get("hiwl.epochs", 0))
+    known, when = int(run.data.tags.get("hiwl.epochs", 0)), run.info.start_time
     rows = [
-        Metric(name, value, timestamp=0, step=int(row["epoch"]))
+        Metric(name, value, timestamp=when, step=int(row["epoch"]))
         for row in record.history[known:]
         for name, value in row.items()
         if name != "epoch"
     ]
-    final = [Metric(name, value, timestamp=0, step=0) for name, value in record.metrics.items()]
+    final = [Metric(name, value, timestamp=when, step=0) for name, value in record.metrics.items()]
     for start in range(0, len(rows + final), 1000):  # the server's limit for one request
         store.log_batch(run_id, metrics=(rows + final)[start : start + 1000])
     store.set_tag(run_id, "hiwl.epochs", str(max(known, len(record.history))))
-    if record.is_finished:
-        store.set_terminated(run_id)
+    if record.is_finished and run.info.status != "FINISHED":
+        store.set_terminated(run_id, end_time=when + round(1000 * record.metrics.get("cost_seconds", 0)))
     return run_id
 
 
@@ -67,6 +71,7 @@ def _start(store: Any, record: Record) -> Any:
 
     run = store.create_run(
         _experiment(store),
+        start_time=record.started,
         run_name=record.name,
         tags={KEY: record.key, "hiwl.kind": record.kind} | {f"hiwl.{k}": v for k, v in record.environment.items()},
     )
