@@ -59,6 +59,8 @@ def runs(project: Project) -> pd.DataFrame:
 def check_outputs(project: Project, tree: str) -> None:
     folder, nodes = project.folder, TREES[tree]
     assert {path.name for path in (folder / "models/nodes").iterdir() if path.is_dir()} == set(nodes)
+    for name in ("data/packed/images.npy", "models/nodes/root/node.json", "reports/answers.csv.gz"):
+        assert (folder / name).stat().st_nlink > 1, f"{name} lies on disk twice: here and in the cache"
     combinations = pd.read_csv(folder / "models/choice/combinations.csv")
     assert len(combinations) == 2 ** len(nodes)
     assert combinations["accuracy"].is_monotonic_decreasing

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from hiwl.files import write_json
+from hiwl.files import replacing, write_json
 from hiwl.params import read_section
 from hiwl.settings import project_root, settings
 
@@ -101,7 +101,8 @@ def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | No
     content = {"choice": choice.to_json(), "nodes": {node: run.to_json() for node, run in nodes.items()}}
     write_json(folder / f"{name}.json", content)
     if answers is not None:
-        (folder / f"{name}.answers.csv.gz").write_bytes(answers.read_bytes())
+        with replacing(folder / f"{name}.answers.csv.gz") as beside:
+            beside.write_bytes(answers.read_bytes())
 
 
 def _git_commit() -> str:
