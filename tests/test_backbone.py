@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -42,8 +43,34 @@ def test_weights_that_are_not_there_are_an_error_and_never_a_random_start(tmp_pa
     with pytest.raises(HiwlError, match="no safetensors file"):
         backbone.create("resnet10t", 5, sha256(path), tmp_path)
     save_file(backbone.create("resnet14t", 5, "scratch", None).model.state_dict(), path)
-    with pytest.raises(HiwlError, match="does not fit the model"):
+    with pytest.raises(HiwlError, match="does not fit resnet10t"):
         backbone.create("resnet10t", 5, sha256(path), tmp_path)
+
+
+def test_a_body_that_lacks_one_layer_is_refused_and_a_head_that_fits_is_left(tmp_path: Path) -> None:
+    other = backbone.create("resnet10t", 5, "scratch", None).model.state_dict()
+    path = tmp_path / "resnet10t.safetensors"
+    save_file(other, path)
+    made = backbone.create("resnet10t", 5, sha256(path), path).model
+    assert not torch.equal(made.state_dict()["fc.weight"], other["fc.weight"])
+    del other["layer1.0.conv1.weight"]
+    save_file(other, path)
+    with pytest.raises(HiwlError, match=r"1 tensors differ, first layer1\.0\.conv1\.weight"):
+        backbone.create("resnet10t", 5, sha256(path), path)
+
+
+def test_models_with_auxiliary_outputs_train_on_their_main_one() -> None:
+    model = backbone.create("googlenet", 5, "scratch", None).model.train()
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_that_says_what_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(HiwlError, match=r"no route to host.*HIWL_WEIGHTS.*scratch"):
+        backbone.create("resnet10t", 5, "hub", None)
 
 
 def test_an_unknown_model_is_named_with_some_near_it() -> None:

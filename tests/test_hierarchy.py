@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,13 @@ PAPER = {"root": ["CRS", "IBS", "SPI", "narrow"], "narrow": ["CSS", "EO"]}
         ({"root": ["A", "root"]}, "'root' stands in the tree twice"),
         ({"root": ["A"]}, "at least two"),
         ({"top": ["A", "B"]}, "no node 'root'"),
+        ({"root": "CRS"}, "hierarchy.root: expected a list"),
+        ({"root": ["A", False]}, "hierarchy.root: False is no name"),
+        ({"root": ["A", "b/c"], "b/c": ["D", "E"]}, "'b/c' is no name"),
+        (["A"], "expected a mapping"),
     ],
 )
-def test_a_wrong_tree_is_told_so_by_name(nodes: dict[str, list[str]], said: str) -> None:
+def test_a_wrong_tree_is_told_so_by_name(nodes: Any, said: str) -> None:
     with pytest.raises(HiwlError, match=said):
         Tree(nodes)
 

@@ -49,6 +49,12 @@ def test_grey_and_transparent_pictures_count_as_rgb() -> None:
     assert np.array_equal(decode(encode(rgba), 10, 10), noise(10, 10))
 
 
+def test_sixteen_bits_a_band_are_refused_and_not_cut_off() -> None:
+    picture = np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
+    with pytest.raises(BadImageError, match="8 bits"):
+        decode(encode(picture), 20, 20)
+
+
 def bomb() -> bytes:
     """A PNG whose header promises 60,000 x 60,000 pixels."""
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hiwl import report, restore, tracking
+from hiwl.errors import HiwlError
 from hiwl.record import Record, keep_in_results, new_record
 from hiwl.settings import settings
 
@@ -50,6 +51,7 @@ def choice(seed: int, tree: str) -> Record:
             "key": f"choice-{tree}-{seed}",
             "kind": "choice",
             "columns": {"survey": "mine"} | columns,
+            "parameters": {"hierarchy": {tree: CLASSES}},
             "nodes": {"root": f"node-{seed}"},
             "metrics": {"validation_accuracy": 0.9, "cost_seconds": 4.0},
             "is_finished": True,
@@ -73,13 +75,15 @@ def logged(project: Path) -> pd.DataFrame:
 
 
 def test_a_run_logged_while_it_grows_is_one_run_with_every_epoch_once(project: Path) -> None:
-    for epochs in (1, 2, 2, 4):
+    assert tracking.log_run(node(1, 1)) == tracking.log_run(node(1, 1))
+    for epochs in (2, 2, 4):
         run_id = tracking.log_run(node(1, epochs))
-    tracking.log_run(node(1, 4).finished({"validation_accuracy": 0.5, "cost_seconds": 8.0}))
+    for best in (0.6, 0.5):  # the later value is the one shown, not the larger
+        tracking.log_run(node(1, 4).finished({"best_validation_accuracy": best}))
     table = logged(project)
     assert len(table) == 1
     assert table.loc[0, "status"] == "FINISHED"
-    assert table.loc[0, "metrics.validation_accuracy"] == 0.5
+    assert table.loc[0, "metrics.best_validation_accuracy"] == 0.5
     assert table.loc[0, "params.train.recipe.augment.scale"] == "[0.9, 1.0]"
     assert (table["end_time"] - table["start_time"]).dt.total_seconds().tolist() == pytest.approx([8])
     history = tracking.client().get_metric_history(run_id, "training_loss")
@@ -110,6 +114,24 @@ def test_records_of_real_runs_are_kept_and_rebuild_mlflow_and_the_report(project
     assert (first["first"], first["only_first_right"], first["only_second_right"]) == ("root-narrow", 2, 1)
     assert first["p"] == pytest.approx(1.0)
     assert "96.32" in Path("docs/results.md").read_text()
+
+
+def test_what_was_trained_anew_by_force_is_another_run(project: Path) -> None:
+    first = tracking.log_run(node(1, 3))
+    other = node(1, 3)
+    again = other.with_history([row | {"training_loss": 9.0} for row in other.history])
+    second = tracking.log_run(again)
+    assert first != second == tracking.log_run(again.finished({"best_validation_accuracy": 0.5}))
+    assert len(logged(project)) == 2
+
+
+def test_two_records_of_one_seed_are_not_pooled(project: Path) -> None:
+    answers(Path("answers.csv"), [0])
+    Path("answers.csv.gz").write_bytes(gzip.compress(Path("answers.csv").read_bytes()))
+    for key in ("one", "two"):
+        keep_in_results(choice(1, "root").model_copy(update={"key": key}), {"root": node(1, 3)}, Path("answers.csv.gz"))
+    with pytest.raises(HiwlError, match="two records of one seed"):
+        report.main()
 
 
 def test_without_mlflow_the_record_waits_for_restore(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from hiwl.files import write_json
 from hiwl.images import decode
 from hiwl.layout import CHOICE_FILE, NODES
 from project import TREES, environment
+from test_images import bomb
 
 CROP, SIZE, PORT = 40, 32, 5942
 ADDRESS = f"http://127.0.0.1:{PORT}/invocations"
@@ -141,19 +142,23 @@ def text(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "instances", "inputs"])
-def test_every_json_form_of_a_request_is_answered_alike(server: str, form: str) -> None:
-    picture = text(PICTURES[0])
+def test_every_json_form_answers_the_good_pictures_beside_bad_ones(server: str, model: Any, form: str) -> None:
+    good = text(PICTURES[0])
+    pictures = [good, "no base64!", *map(text, BAD), text(bomb()), "", good]
     body = {
-        "dataframe_split": {"columns": ["image"], "data": [[picture]]},
-        "dataframe_records": [{"image": picture}],
-        "instances": [{"image": picture}],
-        "inputs": {"image": [picture]},
+        "dataframe_split": {"columns": ["image"], "data": [[picture] for picture in pictures]},
+        "dataframe_records": [{"image": picture} for picture in pictures],
+        "instances": [{"image": picture} for picture in pictures],
+        "inputs": {"image": pictures},
     }[form]
     answer = requests.post(server, json={form: body}, timeout=60)
     assert answer.status_code == 200
-    (row,) = answer.json()["predictions"]
-    assert row["error"] is None
-    assert row["class"] == row["route"].split(" > ")[-1]
+    rows = answer.json()["predictions"]
+    assert [row["error"] is None for row in rows] == [True, *[False] * (len(pictures) - 2), True]
+    wanted = model.predict(pd.DataFrame({"image": [PICTURES[0]]})).iloc[0]
+    for row in (rows[0], rows[-1]):
+        assert row["class"] == wanted["class"]
+        assert row["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
 
 
 def test_a_parquet_request_with_a_binary_column_is_answered(server: str) -> None:

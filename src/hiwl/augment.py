@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -29,6 +29,14 @@ class AugmentParams(Section):
     """Width by height of the random crop; its logarithm is uniform."""
     flip: float = Field(ge=0, le=1)
     """Probability of each of the two flips."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {self.scale} must rise within (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must rise from above 0")
+        return self
 
 
 class Draws(NamedTuple):

@@ -8,7 +8,7 @@ from hiwl.errors import HiwlError
 from hiwl.files import sha256
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,7 +42,7 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None) -> Ba
             ) from None
     model = _make(library, name, classes, False)
     path = _find(name, pretrained, weights)
-    _load_all_but_head(model, path)
+    _take_all_but_head(model, _read(path), name, str(path))
     return Backbone(model, f"{path.name} (SHA-256 {pretrained[:12]})")
 
 
@@ -53,7 +53,7 @@ def library_of(name: str) -> Literal["timm", "torchvision"]:
 
     if timm.is_model(name):
         return "timm"
-    if name in torchvision.models.list_models():
+    if name in torchvision.models.list_models(module=torchvision.models):  # its classifiers alone
         return "torchvision"
     near = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:5]) or "see timm.list_models()"
     raise HiwlError(f"train.backbone: neither timm nor torchvision has a model {name!r}; near it: {near}")
@@ -66,10 +66,11 @@ def _make(library: str, name: str, classes: int, pretrained: bool) -> "nn.Module
     if library == "timm":
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes)
         return model
-    made: nn.Module = torchvision.models.get_model(name, num_classes=classes)
+    single = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}  # one output, no auxiliary ones
+    made: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **single)
     if pretrained:
         whole = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True)
-        _take_fitting(made, whole, name)
+        _take_all_but_head(made, whole, name, "torchvision's weights")
     return made
 
 
@@ -88,25 +89,32 @@ def _find(name: str, expected: str, weights: Path | None) -> Path:
     return path
 
 
-def _load_all_but_head(model: "nn.Module", path: Path) -> None:
+def _read(path: Path) -> dict[str, "Tensor"]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        weights = load_file(path)
+        return {key: value.float() for key, value in load_file(path).items()}
     except SafetensorError as error:
         raise HiwlError(f"{path}: no safetensors file: {error}") from None
-    _take_fitting(model, {key: value.float() for key, value in weights.items()}, str(path))
 
 
-def _take_fitting(model: "nn.Module", weights: dict[str, "object"], source: str) -> None:
-    """Load `weights`; only a last layer for other classes (a matrix and its bias) may differ, and stays new."""
-    import torch
+def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: str, source: str) -> None:
+    """Load `weights` but for the last layer, which stays new; everything else has to fit exactly."""
+    from torch import nn
 
-    own = model.state_dict()
-    fitting = {k: v for k, v in weights.items() if isinstance(v, torch.Tensor) and k in own and v.shape == own[k].shape}
-    left = {key.rpartition(".")[0] for key in own if key not in fitting and not key.endswith("num_batches_tracked")}
-    if len(left) > 1 or set(weights) - set(own):
-        odd = sorted(left | (set(weights) - set(own)))
-        raise HiwlError(f"{source}: does not fit the model; {len(odd)} layers differ, first {', '.join(odd[:3])}")
-    model.load_state_dict(fitting, strict=False)
+    head = getattr(model, "default_cfg", {}).get("classifier")  # timm says it
+    if head is None:
+        head = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    heads = (head,) if isinstance(head, str) else tuple(head)
+
+    def is_body(key: str) -> bool:
+        return key.rpartition(".")[0] not in heads and not key.endswith("num_batches_tracked")
+
+    own = {key: value for key, value in model.state_dict().items() if is_body(key)}
+    theirs = {key: value for key, value in weights.items() if is_body(key)}
+    odd = sorted(key for key in own.keys() | theirs.keys() if key not in own or key not in theirs)
+    odd += [key for key in own.keys() & theirs.keys() if own[key].shape != theirs[key].shape]
+    if odd:
+        raise HiwlError(f"{source}: does not fit {name}: {len(odd)} tensors differ, first {', '.join(odd[:3])}")
+    model.load_state_dict(theirs, strict=False)

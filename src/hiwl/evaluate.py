@@ -58,7 +58,7 @@ def main() -> None:
             compression={"method": "gzip", "mtime": 0},
         )
         write_json(beside / "record.json", record.to_json())
-    tracking.log_run(record)
+    tracking.log_report(record, REPORTS)
     keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
     low, high = metrics["accuracy_interval"]
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")

@@ -17,8 +17,7 @@ from typing import Any
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; move it into place when the block ends well, else remove it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         yield beside
         os.replace(beside, path)
@@ -29,9 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; it becomes `path` when the block ends well, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = _beside(path)
     beside.mkdir()
     try:
         yield beside
@@ -39,6 +36,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A free place beside `path`, after removing what killed processes left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    if beside.is_dir():
+        shutil.rmtree(beside)
+    beside.unlink(missing_ok=True)
+    return beside
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ A tree maps each node to its children; a child is a class, or another node. The 
 The flat model is the tree with one node.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from hiwl.errors import HiwlError
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 ROOT = "root"
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # it becomes a folder, a DVC stage and a parameter
 
 
 class Tree:
@@ -30,6 +32,7 @@ class Tree:
     """
 
     def __init__(self, nodes: Mapping[str, list[str]]) -> None:
+        _check_shape(nodes)
         self.nodes = {name: list(children) for name, children in nodes.items()}
         if ROOT not in self.nodes:
             raise HiwlError(f"hierarchy: there is no node {ROOT!r}; the nodes are {', '.join(self.nodes)}")
@@ -41,18 +44,20 @@ class Tree:
                 if child in seen:
                     raise HiwlError(f"hierarchy.{name}: {child!r} stands in the tree twice")
                 seen.add(child)
-        self.classes: list[str] = self._leaves(ROOT)
+        self.classes: list[str] = self.leaves(ROOT)
         reached = set(self.classes) | self._nodes_below(ROOT)
         if lost := [name for name in self.nodes if name not in reached]:
             raise HiwlError(f"hierarchy: no path from {ROOT!r} reaches {', '.join(map(repr, lost))}")
 
     def leaves(self, name: str) -> list[str]:
         """The classes at or below `name`, left to right."""
-        return self._leaves(name)
+        if name not in self.nodes:
+            return [name]
+        return [leaf for child in self.nodes[name] for leaf in self.leaves(child)]
 
     def labels(self, node: str) -> dict[str, int]:
         """For every class below `node`, the index of the node's child under which it lies."""
-        return {leaf: i for i, child in enumerate(self.nodes[node]) for leaf in self._leaves(child)}
+        return {leaf: i for i, child in enumerate(self.nodes[node]) for leaf in self.leaves(child)}
 
     def check_classes(self, found: set[str]) -> None:
         """Raise HiwlError unless the tree's classes are exactly the survey's."""
@@ -61,14 +66,21 @@ class Tree:
         if extra := sorted(set(self.classes) - found):
             raise HiwlError(f"hierarchy: {', '.join(extra)} is neither a node nor a class of the survey")
 
-    def _leaves(self, name: str) -> list[str]:
-        if name not in self.nodes:
-            return [name]
-        return [leaf for child in self.nodes[name] for leaf in self._leaves(child)]
-
     def _nodes_below(self, name: str) -> set[str]:
         children = [child for child in self.nodes[name] if child in self.nodes]
         return {name}.union(*(self._nodes_below(child) for child in children))
+
+
+def _check_shape(nodes: object) -> None:
+    """Raise HiwlError unless `nodes` maps names to lists of names."""
+    if not isinstance(nodes, Mapping) or not nodes:
+        raise HiwlError(f"hierarchy: expected a mapping of nodes to lists of their children, found {nodes!r}")
+    for node, children in nodes.items():
+        if not isinstance(children, list):
+            raise HiwlError(f"hierarchy.{node}: expected a list of children, found {children!r}")
+        for name in (node, *children):
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise HiwlError(f"hierarchy.{node}: {name!r} is no name; use letters, digits, '-' and '_' (quoted)")
 
 
 class Routed(NamedTuple):

@@ -13,7 +13,7 @@ from hiwl.errors import HiwlError
 Pixels = npt.NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 8192 * 8192  # checked on the header, before anything is decoded
+MAX_PIXELS = 4096 * 4096  # checked on the header, before anything is decoded
 
 
 class BadImageError(HiwlError):
@@ -43,6 +43,8 @@ def decode(content: bytes, crop: int, size: int) -> Pixels:
         raise BadImageError(f"{width} x {height} pixels; at most {MAX_PIXELS} in all are taken")
     if min(width, height) < crop:
         raise BadImageError(f"{width} x {height} pixels; the central {crop} x {crop} are needed (pack.crop)")
+    if picture.mode.startswith(("I", "F")):
+        raise BadImageError(f"mode {picture.mode}: pictures of 8 bits a band are needed")
     left, top = (width - crop) // 2, (height - crop) // 2
     try:
         centre = picture.convert("RGB").crop((left, top, left + crop, top + crop))

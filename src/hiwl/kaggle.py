@@ -86,8 +86,13 @@ def download(
                     part.unlink()
                     raise HiwlError(f"{name}: Kaggle sent a damaged file ({damage}). Run again to start it anew.")
                 part.replace(cache / name)
-    for name in ARCHIVES:
-        shutil.move(cache / name, folder / name)
+    for (
+        name
+    ) in ARCHIVES:  # they stay in the cache too: what comes after may fail, and two gigabytes are not fetched twice
+        try:
+            (folder / name).hardlink_to(cache / name)
+        except OSError:
+            shutil.copyfile(cache / name, folder / name)
 
 
 def verify(images: Path, votes: Path, rows: int) -> None:

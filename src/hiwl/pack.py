@@ -6,6 +6,7 @@ GalaxyID of each row; and the contract's results. Depends on the selection alone
 
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from hiwl import contracts
 from hiwl.files import replacing
-from hiwl.images import BadImageError, Pixels, decode, members
+from hiwl.images import Pixels, decode, members
 from hiwl.layout import CLEAN_TABLE, PACKED, PACKED_IMAGES, PACKED_INDEX, RAW_IMAGES
 from hiwl.params import Section, read_section
 from hiwl.settings import settings
@@ -78,14 +79,19 @@ def _pack_chunk(job: tuple[Path, list[str], PackParams, Path, int]) -> pd.DataFr
     archive, names, params, to, start = job
     packed: Pixels = np.load(to, mmap_mode="r+")
     report = []
-    with zipfile.ZipFile(archive) as file:
-        for row, name in enumerate(names, start):
-            try:
-                packed[row] = decode(file.read(name), params.crop, params.size)
-                report.append(("", int(np.ptp(packed[row]))))
-            except (BadImageError, zipfile.BadZipFile) as error:
-                report.append((f"{name}: {error}", 0))
+    for row, name in enumerate(names, start):
+        try:
+            packed[row] = decode(_open(archive).read(name), params.crop, params.size)
+            report.append(("", int(np.ptp(packed[row]))))
+        except Exception as error:  # of the picture or of its member in the archive: the contract names it
+            report.append((f"{name}: {error}", 0))
     return pd.DataFrame(report, columns=["error", "contrast"])
+
+
+@cache
+def _open(archive: Path) -> zipfile.ZipFile:
+    """Once a process: reading the list of a large archive takes half a second."""
+    return zipfile.ZipFile(archive)
 
 
 def check(frame: pd.DataFrame, params: PackParams, images: Path) -> None:

@@ -5,8 +5,9 @@ contract's results.
 """
 
 import shutil
-import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,9 +37,10 @@ class Files(Section):
     kind: Literal["files"]
     table: Literal["votes", "labels"]
     """Whether the table holds the 37 vote fractions or `GalaxyID,class`."""
-    images_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    table_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of a folder of pictures: of the archive that the stage makes of it (the stage says it)."""
+    images_sha256: str | None
+    table_sha256: str | None
+    """What the files contain (of a folder: the archive that the stage makes of it). Where it is null or another, the
+    stage stops and says what it found."""
 
 
 class Kaggle(Section):
@@ -65,7 +67,7 @@ def main() -> None:
         case Simulated():
             _simulated(params.source)
         case Files():
-            _files(params.source)
+            _files(params.source, params.survey)
         case Kaggle():
             _kaggle(params.source)
     table = pd.read_csv(RAW_TABLE)
@@ -88,12 +90,24 @@ def main() -> None:
     print(f"raw: {len(table)} galaxies, {len(pictures)} images ({params.survey})")
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """An empty folder on the file system of the outputs; what a killed run left of it is removed."""
+    folder = RAW / ".competition.part"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 def _simulated(source: Simulated) -> None:
     from hiwl.simulated import write_survey
 
-    with tempfile.TemporaryDirectory(dir=RAW) as folder:
-        write_survey(SimulatedParams(**source.model_dump(exclude={"kind"})), Path(folder), settings().workers)
-        _take_competition_files(Path(folder))
+    with _scratch() as folder:
+        write_survey(SimulatedParams(**source.model_dump(exclude={"kind"})), folder, settings().workers)
+        _take_competition_files(folder)
 
 
 def _kaggle(source: Kaggle) -> None:
@@ -103,20 +117,20 @@ def _kaggle(source: Kaggle) -> None:
     credentials = None
     if here.kaggle_username and here.kaggle_key:
         credentials = kaggle.Credentials(username=here.kaggle_username, key=here.kaggle_key)
-    with tempfile.TemporaryDirectory(dir=RAW) as folder:
-        kaggle.download(Path(folder), credentials, here.kaggle_server, here.kaggle_folder)
-        kaggle.verify(Path(folder, votes.IMAGES_ARCHIVE), Path(folder, votes.VOTES_ARCHIVE), source.rows)
-        _take_competition_files(Path(folder))
+    with _scratch() as folder:
+        kaggle.download(folder, credentials, here.kaggle_server, here.kaggle_folder)
+        kaggle.verify(folder / votes.IMAGES_ARCHIVE, folder / votes.VOTES_ARCHIVE, source.rows)
+        _take_competition_files(folder)
 
 
 def _take_competition_files(folder: Path) -> None:
     with zipfile.ZipFile(folder / votes.VOTES_ARCHIVE) as archive, replacing(RAW_TABLE) as table:
-        name = next(name for name in archive.namelist() if name.endswith(".csv"))
+        name = next(name for name in archive.namelist() if name.endswith(".csv") and "__MACOSX" not in name)
         table.write_bytes(archive.read(name))
     (folder / votes.IMAGES_ARCHIVE).replace(RAW_IMAGES)
 
 
-def _files(source: Files) -> None:
+def _files(source: Files, survey: str) -> None:
     images, table = settings().images, settings().table
     for variable, path in (("HIWL_IMAGES", images), ("HIWL_TABLE", table)):
         if path is None:
@@ -124,15 +138,20 @@ def _files(source: Files) -> None:
         if not path.exists():
             raise HiwlError(f"{variable}: {path}: not there")
     assert images is not None and table is not None
-    with replacing(RAW_IMAGES) as beside:
+    with replacing(RAW_IMAGES) as new_images, replacing(RAW_TABLE) as new_table:
         if images.is_dir():
-            _archive_folder(images, beside)
+            _archive_folder(images, new_images)
         else:
-            shutil.copyfile(images, beside)
-        _require_sha256("images", images, beside, source.images_sha256)
-    with replacing(RAW_TABLE) as beside:
-        shutil.copyfile(table, beside)
-        _require_sha256("table", table, beside, source.table_sha256)
+            shutil.copyfile(images, new_images)
+        shutil.copyfile(table, new_table)
+        found = {"images_sha256": sha256(new_images), "table_sha256": sha256(new_table)}
+        if found != {"images_sha256": source.images_sha256, "table_sha256": source.table_sha256}:
+            choices = " ".join(f"-S raw.source.{name}={value}" for name, value in found.items())
+            raise HiwlError(
+                f"{images} and {table} do not contain what raw.source in params.yaml says "
+                f"({source.images_sha256}, {source.table_sha256}). "
+                f"If these are the files you mean:\n  dvc exp run -S survey={survey} {choices}"
+            )
 
 
 def _archive_folder(folder: Path, archive: Path) -> None:
@@ -141,15 +160,6 @@ def _archive_folder(folder: Path, archive: Path) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in tqdm(pictures, desc="archiving", unit="picture"):
             file.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
-
-
-def _require_sha256(name: str, given: Path, content: Path, expected: str) -> None:
-    found = sha256(content)
-    if found != expected:
-        raise HiwlError(
-            f"{given}: its SHA-256 is {found}, but raw.source.{name}_sha256 in params.yaml is {expected!r}. "
-            f"If these are the files you mean: dvc exp run -S raw.source.{name}_sha256={found}"
-        )
 
 
 def _check(table: pd.DataFrame, kind: str, pictures: set[int]) -> None:

@@ -106,5 +106,10 @@ def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | No
 
 
 def _git_commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return "none"
     return found.stdout.strip() or "none"

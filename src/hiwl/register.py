@@ -4,6 +4,7 @@ Writes ``models/served``, the saved model. Below any threshold of the gate the s
 it is.
 """
 
+import json
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -33,6 +34,21 @@ REQUIREMENTS = (
     "torch",
     "torchvision",
 )
+# The modules that the served model runs: saved beside it, so that it answers as it did when it was evaluated.
+MODULES = (
+    "__init__",
+    "_torchvision_compat",
+    "augment",
+    "backbone",
+    "classifier",
+    "errors",
+    "files",
+    "hierarchy",
+    "images",
+    "params",
+    "served",
+    "settings",
+)
 
 
 class RegisterParams(Section):
@@ -50,12 +66,10 @@ def main() -> None:
     """Save, pass the gate, register."""
     params = RegisterParams.parse(read_section("register"), "register")
     record = Record.model_validate_json((REPORTS / "record.json").read_text())
-    pass_gate(record.metrics, params.gate)
+    pass_gate(record.metrics, params.gate)  # before anything is written
     with replacing_folder(SERVED) as beside:
-        save(beside / "model")
-        for path in (beside / "model").iterdir():
-            path.rename(beside / path.name)
-        (beside / "model").rmdir()
+        beside.rmdir()  # MLflow makes it
+        save(beside)
     number = register(SERVED, record, params)
     print(f"register: {params.name} version {number} is {params.alias!r}")
 
@@ -74,6 +88,7 @@ def save(folder: Path) -> None:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
 
     tree = Tree(read_section("hierarchy"))
     here = Path(__file__).parent
@@ -84,14 +99,17 @@ def save(folder: Path) -> None:
         bundle = Path(scratch, "choice")
         _bundle(bundle)
         code = Path(scratch, "hiwl")
-        shutil.copytree(here, code, ignore=shutil.ignore_patterns("__pycache__"))
+        code.mkdir()
+        for module in MODULES:
+            shutil.copyfile(here / f"{module}.py", code / f"{module}.py")
         mlflow.pyfunc.save_model(
             folder,
             python_model=here / "served.py",
             artifacts={"choice": str(bundle)},
             code_paths=[str(code)],
             signature=ModelSignature(
-                inputs=Schema([ColSpec(DataType.binary, "image")]),
+                # Bytes or base64 text; anything else is answered too, by a row that says what is wrong with it.
+                inputs=Schema([ColSpec(AnyType(), "image")]),
                 outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outputs]),
             ),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
@@ -99,16 +117,22 @@ def save(folder: Path) -> None:
 
 
 def register(folder: Path, record: Record, params: RegisterParams) -> str:
-    """Make the saved model a version of the registered model (unless it is one) and move the alias to it."""
+    """Make the saved model a version of the registered model (unless it is one) and move the alias to it.
+
+    Raises:
+        HiwlError: the gate is not passed, or `folder` holds another choice than the evaluated one.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    pass_gate(record.metrics, params.gate)
+    if (folder / "artifacts/choice/choice.json").read_bytes() != CHOICE_FILE.read_bytes():
+        raise HiwlError(f"{folder} holds another choice than {CHOICE_FILE}: `dvc repro` makes them agree")
     run_id = tracking.log_run(record)
     assert run_id is not None  # MLflow is here, or saving would have failed
     store = tracking.client()
-    content = digest(
-        {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = digest({str(path.relative_to(folder)): sha256(path) for path in files})[:16]
     try:
         store.create_registered_model(params.name)
     except MlflowException as error:
@@ -116,12 +140,17 @@ def register(folder: Path, record: Record, params: RegisterParams) -> str:
             raise
     number = _version_with(store, params.name, content)
     if number is None:
-        store.log_artifacts(run_id, str(folder), "model")
-        source = f"{mlflow.get_run(run_id).info.artifact_uri}/model"
-        made = store.create_model_version(params.name, source, run_id, tags={"hiwl.content": content})
-        number = str(made.version)
+        store.log_artifacts(run_id, str(folder), f"model-{content}")
+        number = store.create_model_version(
+            params.name,
+            source=f"{mlflow.get_run(run_id).info.artifact_uri}/model-{content}",
+            run_id=run_id,
+            tags={"hiwl.content": content, "survey": str(record.columns["survey"])},
+            description=f"Trained and evaluated on the survey {record.columns['survey']!r}: "
+            f"test accuracy {record.metrics['test_accuracy']:.4f}.",
+        ).version
     store.set_registered_model_alias(params.name, params.alias, number)
-    return number
+    return str(number)
 
 
 def _version_with(store: Any, name: str, content: str) -> str | None:
@@ -133,8 +162,6 @@ def _version_with(store: Any, name: str, content: str) -> str | None:
 
 def _bundle(folder: Path) -> None:
     """`choice.json` and the checkpoints that it names, as `folder/<node>/<file>`."""
-    import json
-
     folder.mkdir()
     shutil.copyfile(CHOICE_FILE, folder / "choice.json")
     for node, chosen in json.loads(CHOICE_FILE.read_text())["nodes"].items():

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
-from hiwl.files import write_json, write_text
+from hiwl.files import digest, write_json, write_text
 from hiwl.hierarchy import Ints
 from hiwl.record import Record
 from hiwl.settings import project_root
@@ -37,6 +37,15 @@ class Run(NamedTuple):
     nodes: dict[str, Record]
     answers: pd.DataFrame
     """By GalaxyID: `class` and `answer` of every test galaxy."""
+
+    @property
+    def definition(self) -> str:
+        """Digest of everything that defines the run but its seed."""
+        trainings = {
+            name: {key: value for key, value in run.parameters["train"].items() if key != "seed"}
+            for name, run in self.nodes.items()
+        }
+        return digest([self.choice.parameters["hierarchy"], trainings, self.choice.data["sources"]])
 
     @property
     def labels(self) -> Ints:
@@ -79,15 +88,16 @@ def read_runs(results: Path) -> dict[str, list[Run]]:
             content = json.loads(path.read_text())
             nodes = {name: Record.model_validate(part) for name, part in content["nodes"].items()}
             run = Run(Record.model_validate(content["choice"]), nodes, pd.read_csv(answers, index_col="GalaxyID"))
+            if set(run.answers["class"]) != set(CLASSES):
+                print(f"report: {path} is passed over: its classes are not the paper's five")
+                continue
             found.setdefault(path.parent.name, []).append(run)
     return found
 
 
 def summarise(runs: list[Run]) -> dict[str, Any]:
     """Everything that a study's page says: each run, each kind of run over its seeds, and paired comparisons."""
-    kinds: dict[str, list[Run]] = {}
-    for run in runs:
-        kinds.setdefault(str(run.choice.columns["tree"]), []).append(run)
+    kinds = _kinds(runs)
     return {
         "survey": runs[0].choice.columns["survey"],
         "galaxies": runs[0].choice.data["counts"] | {"test": len(runs[0].answers)},
@@ -107,6 +117,23 @@ def mcnemar(first: Run, second: Run) -> dict[str, Any]:
     differing = only_first + only_second
     p = binomtest(only_first, differing).pvalue if differing else 1.0
     return {"only_first_right": only_first, "only_second_right": only_second, "p": float(p)}
+
+
+def _kinds(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ by nothing but their seed, under the name of their tree (numbered where several share it)."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.definition, []).append(run)
+    named: dict[str, list[Run]] = {}
+    for group in found.values():
+        seeds = [run.choice.columns["seed"] for run in group]
+        if len(set(seeds)) < len(seeds):
+            keys = ", ".join(run.choice.key for run in group)
+            raise HiwlError(f"results: two records of one seed ({keys}): delete what an older version of the code left")
+        tree = str(group[0].choice.columns["tree"])
+        number = sum(name.split(" ")[0] == tree for name in named)
+        named[tree if number == 0 else f"{tree} ({number + 1})"] = group
+    return named
 
 
 def _describe(run: Run) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Served(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Answer for every row of `model_input`."""
-        values = list(model_input["image"])
+        # One form of request (`inputs`) arrives with all its pictures in one cell.
+        values = [value for cell in model_input["image"] for value in (cell if isinstance(cell, list) else [cell])]
         parts = [self._answer(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
         return pd.concat(parts or [self._answer([])], ignore_index=True)
 

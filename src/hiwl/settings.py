@@ -7,15 +7,26 @@ by its SHA-256.
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hiwl.errors import HiwlError
+
+
+def project_root() -> Path:
+    """The folder that keeps what outlives one pipeline run: mlflow.db, mlruns, results, states to resume from.
+
+    A queued or temporary DVC experiment runs in a copy of the project; DVC tells it where the original is.
+    """
+    return Path(os.environ.get("DVC_ROOT", Path.cwd())).resolve()
 
 
 class Settings(BaseSettings):
     """Every setting, its default and its meaning."""
 
-    model_config = SettingsConfigDict(env_prefix="HIWL_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HIWL_", extra="ignore", frozen=True)
 
     images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
     table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
@@ -26,22 +37,28 @@ class Settings(BaseSettings):
     kaggle_server: str = Field("https://www.kaggle.com/api/v1", description="where Kaggle's API answers")
     tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
     study: str | None = Field(None, description="folder of results/ for records of real runs; default: survey")
-    accelerator: str = Field("auto", description="auto, cpu, cuda, mps")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
     devices: int = Field(1, ge=1, description="how many devices (processes) train together")
-    precision: str = Field("32-true", description="32-true, bf16-mixed, 16-mixed")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the arithmetic in training")
     workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
-    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of one training process")
+    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
+
+    @field_validator("images", "table", "weights", "kaggle_folder")
+    @classmethod
+    def _from_the_root(cls, path: Path | None) -> Path | None:
+        """Relative places are the project root's, also where an experiment runs in a copy."""
+        return None if path is None else project_root() / path.expanduser()
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
 
-
-def project_root() -> Path:
-    """The folder that keeps what outlives one pipeline run: mlflow.db, mlruns, results, states to resume from.
-
-    A queued or temporary DVC experiment runs in a copy of the project; DVC tells it where the original is.
+    Raises:
+        HiwlError: naming a setting whose value is none that it takes.
     """
-    return Path(os.environ.get("DVC_ROOT", Path.cwd())).resolve()
+    try:
+        return Settings(_env_file=project_root() / ".env")
+    except ValidationError as error:
+        wrong = [f"HIWL_{str(e['loc'][0]).upper()}: {e['msg']} (value {e['input']!r})" for e in error.errors()]
+        raise HiwlError("\n".join(wrong)) from None

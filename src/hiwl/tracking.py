@@ -7,10 +7,12 @@ the stage's output, and `hiwl restore` logs it at home.
 
 import json
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hiwl.files import digest
 from hiwl.record import Record
 from hiwl.settings import project_root, settings
 
@@ -36,26 +38,53 @@ def log_run(record: Record) -> str | None:
     from mlflow.entities import Metric
 
     store = client()
-    run = _find(store, record.key) or _start(store, record)
+    run = _find(store, record.key)
+    if run is not None and not _grew(run, record):  # trained again by force: another run
+        store.set_tag(run.info.run_id, KEY, f"{record.key} replaced")
+        run = None
+    run = run or _start(store, record)
     run_id: str = run.info.run_id
     if record.kind == "choice":
         for node, key in record.nodes.items():
             if (part := _find(store, key)) is not None:
                 store.set_tag(run_id, f"hiwl.run.{node}", part.info.run_id)
-    known, when = int(run.data.tags.get("hiwl.epochs", 0)), run.info.start_time
+    known = int(run.data.tags.get("hiwl.epochs", 0))
     rows = [
         Metric(name, value, timestamp=when, step=int(row["epoch"]))
-        for row in record.history[known:]
+        for row, when in list(zip(record.history, _times(run.info.start_time, record.history), strict=True))[known:]
         for name, value in row.items()
         if name != "epoch"
     ]
-    final = [Metric(name, value, timestamp=when, step=0) for name, value in record.metrics.items()]
+    now = round(1000 * time.time())  # of two values of one step MLflow shows the later one
+    changed = {name: value for name, value in record.metrics.items() if run.data.metrics.get(name) != value}
+    final = [Metric(name, value, timestamp=now, step=0) for name, value in changed.items()]
     for start in range(0, len(rows + final), 1000):  # the server's limit for one request
         store.log_batch(run_id, metrics=(rows + final)[start : start + 1000])
     store.set_tag(run_id, "hiwl.epochs", str(max(known, len(record.history))))
+    store.set_tag(run_id, "hiwl.history", digest(record.history))
     if record.is_finished and run.info.status != "FINISHED":
-        store.set_terminated(run_id, end_time=when + round(1000 * record.metrics.get("cost_seconds", 0)))
+        store.set_terminated(run_id, end_time=(_times(run.info.start_time, record.history) or [now])[-1])
     return run_id
+
+
+def log_report(record: Record, folder: Path) -> None:
+    """Log an evaluated choice, with the tables and pictures of `folder` among its artifacts."""
+    run_id = log_run(record)
+    if run_id is not None:
+        for name in ("per_class.csv", "confusion.png", "curves.png"):
+            client().log_artifact(run_id, str(folder / name))
+
+
+def _grew(run: Any, record: Record) -> bool:
+    """Whether the record's history continues what the run has (or is less of it, on its way back from a resume)."""
+    known = int(run.data.tags.get("hiwl.epochs", 0))
+    return known > len(record.history) or run.data.tags.get("hiwl.history") in (None, digest(record.history[:known]))
+
+
+def _times(start: int, history: list[dict[str, float]]) -> list[int]:
+    """When each epoch ended, in milliseconds since 1970."""
+    seconds = [row.get("seconds", 0) + row.get("validation_seconds", 0) for row in history]
+    return [start + round(1000 * sum(seconds[: i + 1])) for i in range(len(seconds))]
 
 
 def _find(store: Any, key: str) -> Any:

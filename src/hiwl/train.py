@@ -9,19 +9,21 @@ from there, to the same bits.
 """
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hiwl import augment, backbone, recipe
+from hiwl import augment, backbone, classifier, dataset, hierarchy, recipe
 from hiwl.classifier import predict
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
@@ -33,6 +35,8 @@ from hiwl.params import Section, read_section
 from hiwl.recipe import RecipeParams
 from hiwl.record import Record, new_record
 from hiwl.settings import project_root, settings
+
+CODE = [str(module.__file__) for module in (augment, backbone, classifier, dataset, hierarchy, recipe)] + [__file__]
 
 
 class TrainParams(Section):
@@ -46,7 +50,7 @@ class TrainParams(Section):
     input: int = Field(gt=0)
     """Side of what the model sees, in packed pixels; at most `pack.size`."""
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of each band, of values in [0, 1]."""
     keep: int = Field(gt=0)
     """How many checkpoints of a node compete in `choose`."""
@@ -58,6 +62,8 @@ class TrainParams(Section):
         """The recipe with the node's own values."""
         if node not in self.nodes:
             raise HiwlError(f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe")
+        if "name" in self.nodes[node]:
+            raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
         return RecipeParams.parse({**self.recipe.model_dump(), **self.nodes[node]}, f"train.nodes.{node}")
 
 
@@ -85,8 +91,10 @@ def main(node: str) -> None:
     if unknown := set(params.nodes) - set(tree.nodes):
         raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is no node of the hierarchy")
     data = read_data(tree, node)
-    if params.input > data.images.shape[1]:
-        raise HiwlError(f"train.input is {params.input}, but pack.size only {data.images.shape[1]}")
+    side = data.images.shape[1]
+    if not 0.85 * side <= params.input <= side:
+        # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
+        raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.size, which is {side}")
     history = fit(node, tree, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(_accuracies(history)):.4f}")
 
@@ -118,12 +126,17 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     here, plan = settings(), params.recipe_of(node)
     key = _key(node, tree, params, data)
     work = project_root() / WORK / "train" / key
-    work.mkdir(parents=True, exist_ok=True)
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(project_root() / WORK / f"{key}.lock")  # two experiments may share a node's training: one waits
 
-    torch.set_num_threads(here.threads)
+    torch.set_num_threads(max(1, here.threads // here.devices))
     torch.manual_seed(_seed(params.seed, node, 0))
     fabric = Fabric(accelerator=here.accelerator, devices=here.devices, precision=here.precision)
     fabric.launch()
+    if fabric.global_rank == 0:
+        lock.acquire()
+        work.mkdir(exist_ok=True)
+    fabric.barrier()
     made = backbone.create(params.backbone, len(tree.nodes[node]), params.pretrained, here.weights)
     optimiser = torch.optim.SGD(
         made.model.parameters(),
@@ -145,6 +158,7 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
         history = state["history"]
         fabric.print(f"train@{node}: going on after epoch {len(history)}, from {work}")
 
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
     record = new_record(
         key=key,
         kind="node",
@@ -164,7 +178,7 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
         },
         data={"sources": data.sources, "counts": {name: len(rows) for name, rows in data.rows.items()}},
         hardware={
-            "device": str(fabric.device),
+            "device": device,
             "processes": str(fabric.world_size),
             "precision": here.precision,
         },
@@ -176,13 +190,17 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
         history.append({"epoch": float(epoch + 1), **row})
         if fabric.global_rank == 0:
             _save_epoch(work, made.model, optimiser, history, params.keep)
-            tracking.log_run(record.with_history(history))
+            try:
+                tracking.log_run(record.with_history(history))
+            except Exception as error:  # the epoch is safe, and logged with the next one or at the end
+                print(f"train@{node}: MLflow did not take epoch {epoch + 1}: {error}", file=sys.stderr)
         fabric.barrier()
 
     if fabric.global_rank == 0:
         _write_node(NODES / node, work, node, tree, params, data, record.with_history(history), history)
         tracking.log_run(record.with_history(history).finished(_metrics(history)))
         shutil.rmtree(work)
+        lock.release()
     return history
 
 
@@ -212,7 +230,8 @@ def _train_epoch(
         rate = recipe.learning_rate(plan, epoch, step, len(batches))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        # Drawn for the whole batch, so that the number of processes changes nothing; each takes its share.
+        # Drawn for the whole batch, so that what is drawn does not depend on the number of processes; each takes its
+        # share. (Batch normalisation sees a process's own share only, so results do depend on it a little.)
         draws = augment.draw(len(batch), side, plan.augment, generator)
         mine = slice(fabric.global_rank, None, fabric.world_size)
         pictures = data.images[rows[batch[mine]].to(data.images.device)].to(fabric.device)
@@ -279,11 +298,10 @@ def _seed(seed: int, node: str, epoch: int) -> int:
 
 def _key(node: str, tree: Tree, params: TrainParams, data: Data) -> str:
     """Names everything that this training's result depends on: parameters, data and code."""
-    code = {
-        path.name: sha256(path) for path in map(Path, (__file__, augment.__file__, recipe.__file__, backbone.__file__))
-    }
+    code = {path.name: sha256(path) for path in map(Path, CODE)}
     own = params.model_dump(exclude={"nodes"}) | {"recipe": params.recipe_of(node).model_dump()}
-    return digest([node, tree.nodes, own, data.sources, code])[:16]
+    run = [settings().precision, settings().devices, torch.__version__]
+    return digest([node, tree.nodes, own, data.sources, code, run])[:16]
 
 
 def _accuracies(history: list[dict[str, float]]) -> list[float]:
@@ -297,7 +315,7 @@ def _stopped(history: list[dict[str, float]], plan: RecipeParams) -> bool:
 
 def _metrics(history: list[dict[str, float]]) -> dict[str, float]:
     return {
-        "validation_accuracy": max(_accuracies(history)),
+        "best_validation_accuracy": max(_accuracies(history)),
         "epochs": float(len(history)),
         "cost_seconds": sum(row["seconds"] + row["validation_seconds"] for row in history),
     }
