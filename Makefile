@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(BIN)/.ready  ## the environment in .venv, every package by its hash
+setup: $(BIN)/.ready  ## the environment in .venv, every package by its hash (pip itself may be renewed)
 
 $(BIN)/.ready: requirements/all.lock requirements/cpu.lock requirements/cuda.constraints pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,7 +22,7 @@ $(BIN)/.ready: requirements/all.lock requirements/cpu.lock requirements/cuda.con
 repro: setup  ## from nothing to a registered model, on the parameters committed here
 	dvc repro
 
-test: setup  ## every test, two processes
+test: setup  ## every test
 	pytest
 
 check: setup  ## format, lint, strict types

@@ -4,6 +4,9 @@ Two claims: delivering uint8 batches to the device (goal: at least ten times as 
 pipeline), and normalised batches augmented on this CPU, as measured.
 """
 
+import hiwl  # noqa: F401  (before torchvision)
+
+# isort: split
 import io
 
 import numpy as np

@@ -5,24 +5,13 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pandas as pd
 import requests
 
-from common import jpegs, machine, seconds, spread
+from common import jpegs, machine, peak_memory, seconds, spread
 
 COUNT, PORT = 1000, 5943
-
-
-def resident(group: int) -> float:
-    """Peak resident megabytes of all processes of a group."""
-    total = 0.0
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and os.getpgid(int(folder.name)) == group:
-            peak = [line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM")]
-            total += sum(float(line.split()[1]) / 1024 for line in peak)
-    return total
 
 
 def main() -> None:
@@ -36,7 +25,7 @@ def main() -> None:
                     break
             except requests.ConnectionError:
                 time.sleep(0.3)
-        idle = resident(server.pid)
+        idle = peak_memory(server.pid)
         buffer = io.BytesIO()
         pd.DataFrame({"image": jpegs(50) * (COUNT // 50)}).to_parquet(buffer)
 
@@ -54,7 +43,7 @@ def main() -> None:
         times = seconds(ask, 3)
         print(machine())
         print(f"{COUNT} images in one Parquet request: {spread([COUNT / t for t in times], 'images/s')}")
-        print(f"peak memory of the server: {idle:.0f} MB before, {resident(server.pid):.0f} MB after")
+        print(f"peak memory of the server: {idle:.0f} MB before, {peak_memory(server.pid):.0f} MB after")
     finally:
         os.killpg(server.pid, signal.SIGKILL)
 
