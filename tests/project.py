@@ -47,7 +47,7 @@ class Project:
     def commit(self) -> None:
         """Commit everything as it stands."""
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "--message", "tiny")
+        self.run("git", "commit", "--quiet", "--message", "tiny")
 
     def read(self) -> dict[str, Any]:
         """The parameters."""
@@ -74,7 +74,8 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIWL_", "DVC_", "MLFLOW_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     own = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "HIWL_ACCELERATOR": "cpu", "HIWL_THREADS": "1"}
-    return kept | own | variables
+    who = {f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    return kept | own | who | variables
 
 
 def make(folder: Path, tree: str = "flat") -> Project:
@@ -93,7 +94,10 @@ def make(folder: Path, tree: str = "flat") -> Project:
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     train = project.read()["train"]
     recipe = train["recipe"] | {"epochs": 2, "batch": 16}
-    project.change(**TINY, train=train | {"backbone": "test_resnet", "input": 32, "keep": 2, "recipe": recipe})
+    select = project.read()["select"] | {"expected": None}
+    project.change(
+        **TINY, select=select, train=train | {"backbone": "test_resnet", "input": 32, "keep": 2, "recipe": recipe}
+    )
     project.plant(tree)
     project.commit()
     return project

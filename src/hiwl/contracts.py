@@ -74,6 +74,8 @@ def _summary(result: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
     """What is worth keeping of one of GX's results, with the first rows that it is against."""
     rule = dict(result["expectation_config"]["kwargs"])
     rule.pop("batch_id", None)
+    if condition := rule.pop("row_condition", None):
+        rule["where"] = f"{condition['column']['name']} {condition['operator']} {condition['parameter']}"
     columns = [rule.pop("column")] if "column" in rule else rule.pop("column_list", rule.pop("column_set", []))
     places = result["result"].get("partial_unexpected_index_list") or []
     names = list(dict.fromkeys(name for name in (votes.ID, *columns) if name in frame.columns))
@@ -105,9 +107,9 @@ def _observed(result: dict[str, Any]) -> str:
 def _explain(check: dict[str, Any]) -> str:
     columns = check["columns"]
     about = ", ".join(columns) if len(columns) <= 8 else f"{len(columns)} columns"
-    rule = f"; {check['rule']}" if check["rule"] else ""
+    said = "; ".join(part for part in (about, check["rule"]) if part)
     rows = ("\n    " + ", ".join(f"{key} {value}" for key, value in row.items()) for row in check["first_rows"])
-    return f"- {check['expectation']} ({about}{rule}): {check['observed']}" + "".join(rows)
+    return f"- {check['expectation']} ({said}): {check['observed']}" + "".join(rows)
 
 
 def _page(content: dict[str, Any]) -> str:
