@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hiwl import register
-from hiwl.cli import COMMANDS
+from hiwl.cli import COMMANDS, main
 from hiwl.params import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +88,15 @@ def test_every_section_of_the_parameters_is_read_by_a_stage(pipeline: dict[str, 
     read = {str(item).split(".")[0] for stage in STAGES for item in description(pipeline, stage)["params"]}
     assert read == set(committed)
     assert set(committed) <= set(SECTIONS)
+
+
+def test_a_stage_without_its_inputs_says_what_is_missing_and_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"hiwl split: data/clean/clean\.csv: not there.*dvc repro"):
+        main(["split"])
 
 
 def test_help_imports_nothing_slow() -> None:

@@ -41,6 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         command(given.node) if given.command == "train" else command()
     except HiwlError as error:
         sys.exit(f"hiwl {given.command}: {error}")
+    except FileNotFoundError as error:
+        missing = f"{error.filename}: not there. `dvc repro` makes what a stage needs, `dvc pull` brings it."
+        sys.exit(f"hiwl {given.command}: {missing}")
 
 
 if __name__ == "__main__":
