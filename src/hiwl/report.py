@@ -103,6 +103,10 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
         "galaxies": runs[0].choice.data["counts"] | {"test": len(runs[0].answers)},
         "split_sha256": runs[0].choice.data["sources"]["splits.csv"],
         "runs": [_describe(run) for run in runs],
+        "recipes": {
+            name: {node: run.parameters["train"]["recipe"] for node, run in group[0].nodes.items()}
+            for name, group in kinds.items()
+        },
         "kinds": {name: _over_seeds(group) for name, group in kinds.items()},
         "comparisons": _compare_kinds(kinds),
     }
@@ -238,6 +242,14 @@ def _page(study: str, summary: dict[str, Any]) -> list[str]:
         "`epochs` by node; `passes`, images that training looked at; `CSS`, recall of cigars; `s`, training and",
         f"validation, wall clock, on {', '.join(sorted({run['hardware'] for run in runs}))} (other work beside it).",
         "",
+        "Recipes, a node each:",
+        "",
+        *(
+            f"- `{name}`, `{node}`: {_in_words(recipe)}"
+            for name, recipes in summary["recipes"].items()
+            for node, recipe in recipes.items()
+        ),
+        "",
         "### Over seeds, beside the paper",
         "",
         *_table(
@@ -284,7 +296,7 @@ def _page(study: str, summary: dict[str, Any]) -> list[str]:
         lines += ["### Paired comparison", "", "Exact McNemar test on the same test galaxies, seed by seed.", ""]
         header = ["first", "second", "seed", "only first right", "only second right", "p"]
         rows = [
-            [c["first"], c["second"], c["seed"], c["only_first_right"], c["only_second_right"], f"{c['p']:.3f}"]
+            [c["first"], c["second"], c["seed"], c["only_first_right"], c["only_second_right"], f"{c['p']:.2g}"]
             for c in summary["comparisons"]
         ]
         lines += [*_table(header, rows), ""]
@@ -297,6 +309,11 @@ def _table(header: list[str], rows: list[list[Any]]) -> list[str]:
         "|" + " --- |" * len(header),
         *("| " + " | ".join(map(str, row)) + " |" for row in rows),
     ]
+
+
+def _in_words(recipe: dict[str, Any]) -> str:
+    flat = {key: value for key, value in recipe.items() if key not in ("augment", "name")} | recipe["augment"]
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in flat.items())
 
 
 def _percent(value: float) -> str:
