@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return mlflow.pyfunc.load_model(str(folder / "served"))
+    # MLflow puts the model's own copy of the package first, for the rest of the process: undo it for the other tests.
+    path, modules = list(sys.path), {name: module for name, module in sys.modules.items() if name.startswith("hiwl")}
+    loaded = mlflow.pyfunc.load_model(str(folder / "served"))
+    sys.path[:] = path
+    sys.modules.update(modules)
+    return loaded
 
 
 def jpeg(seed: int, side: int = 60) -> bytes:

@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,8 +147,8 @@ def _draw_all(params: SimulatedParams, workers: int) -> Iterator[Simulated]:
     if workers == 1:
         yield from map(partial(simulate, params), numbers)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(partial(simulate, params), numbers, chunksize=16)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(partial(simulate, params), numbers, chunksize=16)
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
