@@ -33,5 +33,8 @@ check: setup  ## format, lint, strict types
 lock: ## write requirements/*.lock anew (needs uv)
 	requirements/lock.sh
 
-benchmarks: setup  ## every benchmark, each printing its ratio
-	for script in benchmarks/bench_*.py; do python $$script || exit 1; done
+benchmarks: setup  ## every benchmark, each printing its ratio, into benchmarks/results.txt (after `make repro`)
+	for script in benchmarks/bench_*.py; do \
+	  echo "== $$script"; python -W ignore $$script || exit 1; echo; \
+	done > benchmarks/results.txt.part && mv benchmarks/results.txt.part benchmarks/results.txt
+	cat benchmarks/results.txt
