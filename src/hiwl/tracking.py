@@ -18,6 +18,7 @@ from hiwl.settings import project_root, settings
 
 EXPERIMENT = "hiwl"
 KEY = "hiwl.key"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for trained models, not those for agents
 
 
 def client() -> Any:
@@ -124,7 +125,7 @@ def _experiment(store: Any) -> str:
         return str(found.experiment_id)
     # A local store's artifacts belong into mlruns of the project's root, wherever this process runs.
     location = None if settings().tracking_uri else (project_root() / "mlruns" / EXPERIMENT).as_uri()
-    return str(store.create_experiment(EXPERIMENT, artifact_location=location))
+    return str(store.create_experiment(EXPERIMENT, artifact_location=location, tags=KIND))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
