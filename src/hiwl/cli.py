@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
             verb.add_argument("node", help="a node of the hierarchy in params.yaml, such as root")
     given = parser.parse_args(arguments)
     # Idle threads of a CPU training sleep instead of spinning: on a machine that does anything else beside it, spinning
-    # threads made a step ten times slower. Read when torch loads.
+    # threads take the cores from their own work. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     command = import_module(f"hiwl.{given.command}").main
     try:

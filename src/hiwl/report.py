@@ -240,7 +240,7 @@ def _page(study: str, summary: dict[str, Any]) -> list[str]:
         ),
         "",
         "`epochs` by node; `passes`, images that training looked at; `CSS`, recall of cigars; `s`, training and",
-        f"validation, wall clock, on {', '.join(sorted({run['hardware'] for run in runs}))} (other work beside it).",
+        f"validation, wall clock, on {', '.join(sorted({run['hardware'] for run in runs}))}.",
         "",
         "Recipes, a node each:",
         "",

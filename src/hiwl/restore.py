@@ -20,9 +20,10 @@ def main() -> None:
     for record in records:
         tracking.log_run(record)
     print(f"restore: {len(records)} runs are in MLflow")
-    if (REPORTS / "record.json").exists():
-        record = Record.model_validate_json((REPORTS / "record.json").read_text())
-        tracking.log_report(record, REPORTS)
+    if not (REPORTS / "record.json").exists():
+        return
+    evaluated = Record.model_validate_json((REPORTS / "record.json").read_text())
+    tracking.log_report(evaluated, REPORTS)
     if SERVED.exists():
         params = RegisterParams.parse(read_section("register"), "register")
-        print(f"restore: {params.name} version {register(SERVED, record, params)} is {params.alias!r}")
+        print(f"restore: {params.name} version {register(SERVED, evaluated, params)} is {params.alias!r}")

@@ -61,8 +61,9 @@ def log_run(record: Record) -> str | None:
     final = [Metric(name, value, timestamp=now, step=0) for name, value in changed.items()]
     for start in range(0, len(rows + final), 1000):  # the server's limit for one request
         store.log_batch(run_id, metrics=(rows + final)[start : start + 1000])
-    store.set_tag(run_id, "hiwl.epochs", str(max(known, len(record.history))))
-    store.set_tag(run_id, "hiwl.history", digest(record.history))
+    if len(record.history) >= known:  # an older record takes nothing back
+        store.set_tag(run_id, "hiwl.epochs", str(len(record.history)))
+        store.set_tag(run_id, "hiwl.history", digest(record.history))
     if record.is_finished and run.info.status != "FINISHED":
         store.set_terminated(run_id, end_time=(_times(run.info.start_time, record.history) or [now])[-1])
     return run_id
