@@ -20,7 +20,7 @@ def survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: dict[str,
     monkeypatch.delenv("DVC_ROOT", raising=False)
     pictures = {11: noise(40, 41), 12: noise(50, 44), 13: noise(60, 60)}
     write({galaxy: encode(picture) for galaxy, picture in pictures.items()}, [12, 11])
-    Path("params.yaml").write_text(yaml.safe_dump(committed | {"pack": {"crop": 32, "size": 32}}))
+    Path("params.yaml").write_text(yaml.safe_dump(committed | {"pack": {"crop": 32, "side": 32}}))
     return pictures
 
 

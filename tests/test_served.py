@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "file": "best.safetensors",
             }
         shares = {"CRS": 5, "IBS": 5, "SPI": 5, "CSS": 1, "EO": 4}
-        content = {"hierarchy": TREES["paper"], "crop": CROP, "size": SIZE, "shares": shares, "nodes": nodes}
+        content = {"hierarchy": TREES["paper"], "crop": CROP, "side": SIZE, "shares": shares, "nodes": nodes}
         CHOICE_FILE.parent.mkdir()
         write_json(CHOICE_FILE, content)
         Path("params.yaml").write_text(yaml.safe_dump({"hierarchy": TREES["paper"]}))

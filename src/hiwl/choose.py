@@ -45,7 +45,7 @@ def main() -> None:
     choice = {
         "hierarchy": tree.nodes,
         "crop": pack["crop"],
-        "size": pack["size"],
+        "side": pack["side"],
         "shares": shares,
         "validation_accuracy": best["accuracy"],
         "nodes": {

@@ -65,7 +65,7 @@ class Classifier:
         choice = json.loads(choice_file.read_text())
         self.tree = Tree(choice["hierarchy"])
         self.crop: int = choice["crop"]
-        self.size: int = choice["size"]
+        self.side: int = choice["side"]
         self.shares: dict[str, int] = choice["shares"]
         self.nodes = {
             name: Node(description, checkpoints(name, description["file"]), device)
@@ -73,7 +73,7 @@ class Classifier:
         }
 
     def __call__(self, images: Pixels | Tensor) -> Routed:
-        """Answers for (n, size, size, 3) uint8 pictures."""
+        """Answers for (n, side, side, 3) uint8 pictures."""
         pictures = images if isinstance(images, Tensor) else torch.from_numpy(images)
         return route(
             self.tree,

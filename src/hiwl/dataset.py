@@ -17,12 +17,12 @@ def read_table() -> pd.DataFrame:
 
 
 def read_images() -> Tensor:
-    """(galaxies, size, size, 3) uint8, memory-mapped; writing to it changes no file."""
+    """(galaxies, side, side, 3) uint8, memory-mapped; writing to it changes no file."""
     return torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="c"))
 
 
 def read_split(name: str, tree: Tree) -> tuple[Tensor, Ints]:
-    """The pictures of one split, (n, size, size, 3) uint8, and their classes as indices into `tree.classes`."""
+    """The pictures of one split, (n, side, side, 3) uint8, and their classes as indices into `tree.classes`."""
     table = read_table()
     part = table[table["split"] == name]
     labels = part["class"].map(tree.classes.index).to_numpy(np.int64)

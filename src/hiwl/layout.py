@@ -14,7 +14,7 @@ SPLITS = Path("data/splits")
 SPLITS_TABLE = SPLITS / "splits.csv"  # GalaxyID, class, split
 
 PACKED = Path("data/packed")
-PACKED_IMAGES = PACKED / "images.npy"  # (galaxies, size, size, 3) uint8
+PACKED_IMAGES = PACKED / "images.npy"  # (galaxies, side, side, 3) uint8
 PACKED_INDEX = PACKED / "index.csv"  # GalaxyID of each row
 
 NODES = Path("models/nodes")  # one folder a node: node.json, history.csv, the best checkpoints

@@ -1,6 +1,6 @@
 """Stage `pack`: decode every picture once, so that nothing after it ever opens a JPEG again.
 
-Writes to ``data/packed``: ``images.npy``, (galaxies, size, size, 3) uint8, to be memory-mapped; ``index.csv``, the
+Writes to ``data/packed``: ``images.npy``, (galaxies, side, side, 3) uint8, to be memory-mapped; ``index.csv``, the
 GalaxyID of each row; and the contract's results. Depends on the selection alone, not on the split.
 """
 
@@ -31,13 +31,13 @@ class PackParams(Section):
 
     crop: int = Field(gt=0)
     """Side of the central square that is kept, in pixels of the survey's pictures (the paper: 256)."""
-    size: int = Field(gt=0)
+    side: int = Field(gt=0)
     """Side of the square as packed, in pixels; smaller than `crop` by area averaging."""
 
     @model_validator(mode="after")
-    def _size_within_crop(self) -> "PackParams":
-        if self.size > self.crop:
-            raise ValueError(f"size ({self.size}) must not exceed crop ({self.crop})")
+    def _side_within_crop(self) -> "PackParams":
+        if self.side > self.crop:
+            raise ValueError(f"side ({self.side}) must not exceed crop ({self.crop})")
         return self
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         check(clean.join(decoded), params, beside)
     with replacing(PACKED_INDEX) as beside:
         clean.to_csv(beside, index=False)
-    print(f"pack: {len(clean)} images of {params.size} x {params.size} pixels")
+    print(f"pack: {len(clean)} images of {params.side} x {params.side} pixels")
 
 
 def pack(archive: Path, names: list[str], params: PackParams, to: Path, workers: int) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def pack(archive: Path, names: list[str], params: PackParams, to: Path, workers:
     Returns a table with a row for each member: `error` (empty where it was decoded) and `contrast`, the largest
     difference between two of its values, 0 for a blank picture.
     """
-    shape = (len(names), params.size, params.size, 3)
+    shape = (len(names), params.side, params.side, 3)
     np.lib.format.open_memmap(to, mode="w+", dtype=np.uint8, shape=shape).flush()
     starts = range(0, len(names), CHUNK)
     jobs = [(archive, names[start : start + CHUNK], params, to, start) for start in starts]
@@ -81,7 +81,7 @@ def _pack_chunk(job: tuple[Path, list[str], PackParams, Path, int]) -> pd.DataFr
     report = []
     for row, name in enumerate(names, start):
         try:
-            packed[row] = decode(_open(archive).read(name), params.crop, params.size)
+            packed[row] = decode(_open(archive).read(name), params.crop, params.side)
             report.append(("", int(np.ptp(packed[row]))))
         except Exception as error:  # of the picture or of its member in the archive: the contract names it
             report.append((f"{name}: {error}", 0))
@@ -100,7 +100,7 @@ def check(frame: pd.DataFrame, params: PackParams, images: Path) -> None:
 
     packed = np.load(images, mmap_mode="r")
     frame = frame.assign(shape=str(packed.shape), dtype=str(packed.dtype))
-    expected = (len(frame), params.size, params.size, 3)
+    expected = (len(frame), params.side, params.side, 3)
     contracts.enforce(
         "pack",
         frame,

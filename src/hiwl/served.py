@@ -48,8 +48,8 @@ class Served(PythonModel):
         decoded = list(self._decode(values))
         good = [row for row, (picture, _) in enumerate(decoded) if picture is not None]
         pictures = [picture for picture, _ in decoded if picture is not None]
-        size = self.classifier.size
-        routed = self.classifier(np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8))
+        side = self.classifier.side
+        routed = self.classifier(np.stack(pictures) if pictures else np.zeros((0, side, side, 3), np.uint8))
         answers = pd.DataFrame(routed.probabilities, columns=[f"p_{name}" for name in classes], index=good)
         answers.insert(0, "probability", routed.probabilities[np.arange(len(good)), routed.label])
         answers.insert(0, "class", np.array(classes, dtype=object)[routed.label])
@@ -64,7 +64,7 @@ class Served(PythonModel):
 
     def _decode_one(self, value: Any) -> tuple[Pixels | None, str | None]:
         try:
-            return decode(to_bytes(value), self.classifier.crop, self.classifier.size), None
+            return decode(to_bytes(value), self.classifier.crop, self.classifier.side), None
         except BadImageError as error:
             return None, str(error)
 

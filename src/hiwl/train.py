@@ -48,7 +48,7 @@ class TrainParams(Section):
     pretrained: str
     """`scratch`, `hub`, or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
     input: int = Field(gt=0)
-    """Side of what the model sees, in packed pixels; at most `pack.size`."""
+    """Side of what the model sees, in packed pixels; at most `pack.side`."""
     mean: tuple[float, float, float]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of each band, of values in [0, 1]."""
@@ -94,7 +94,7 @@ def main(node: str) -> None:
     side = data.images.shape[1]
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
-        raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.size, which is {side}")
+        raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.side, which is {side}")
     history = fit(node, tree, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(_accuracies(history)):.4f}")
 
