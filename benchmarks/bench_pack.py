@@ -12,7 +12,7 @@ from common import jpegs, machine, peak_memory, seconds, spread
 from hiwl.pack import PackParams, pack
 
 COUNT, SURVEY = 2000, 28_793
-PARAMS = PackParams(crop=256, size=64)
+PARAMS = PackParams(crop=256, side=64)
 
 
 def archive_of(count: int, folder: Path) -> tuple[Path, list[str]]:

@@ -59,9 +59,17 @@ def test_a_body_that_lacks_one_layer_is_refused_and_a_head_that_fits_is_left(tmp
         backbone.create("resnet10t", 5, sha256(path), path)
 
 
-def test_models_with_auxiliary_outputs_train_on_their_main_one() -> None:
+def test_googlenet_trains_with_its_auxiliary_outputs_behind_the_main_one_and_answers_with_one() -> None:
     model = backbone.create("googlenet", 5, "scratch", None).model.train()
-    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+    assert [output.shape for output in model(torch.zeros(2, 3, 64, 64))] == 3 * [(2, 5)]
+    assert model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+
+
+def test_the_papers_own_networks_are_made_by_name_and_have_no_published_weights() -> None:
+    for name in ("dieleman", "zhu_resnet26"):
+        assert backbone.create(name, 5, "scratch", None).model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+        with pytest.raises(HiwlError, match="nobody published any"):
+            backbone.create(name, 5, "hub", None)
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_that_says_what_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,9 @@ def test_a_wrong_parameter_names_itself_and_what_was_expected(values: Any, said:
 
 
 def test_parameters_are_frozen() -> None:
-    params = SplitParams(seed=1, held_out=0.2)
+    params = PackParams(crop=256, side=64)
     with pytest.raises(ValueError, match="frozen"):
-        params.seed = 2  # type: ignore[misc]
+        params.side = 2  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,12 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: dict[str, A
     return mine
 
 
-def describe(committed: dict[str, Any], images: str, table: str) -> None:
-    source = {"kind": "files", "table": "labels", "images_sha256": images, "table_sha256": table}
+def describe(committed: dict[str, Any], images: str, table: str, votes: str | None = None) -> None:
+    source = {"kind": "files", "table": "labels"} | {
+        "images_sha256": images,
+        "table_sha256": table,
+        "votes_sha256": votes,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(committed | {"raw": {"survey": "mine", "source": source}}))
 
 

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         shares = {"CRS": 5, "IBS": 5, "SPI": 5, "CSS": 1, "EO": 4}
         content = {"hierarchy": TREES["paper"], "crop": CROP, "side": SIZE, "shares": shares, "nodes": nodes}
+        content |= {"views": 1, "routing": "hard", "temperatures": {"root": 1.0, "narrow": 1.0}}
         CHOICE_FILE.parent.mkdir()
         write_json(CHOICE_FILE, content)
         Path("params.yaml").write_text(yaml.safe_dump({"hierarchy": TREES["paper"]}))

@@ -1,4 +1,7 @@
-"""Any timm or torchvision classifier by name, from ImageNet weights or from scratch. Nothing here is silent."""
+"""Any classifier of timm, torchvision or this package by name, from ImageNet weights or from scratch.
+
+Nothing here is silent.
+"""
 
 import re
 from pathlib import Path
@@ -46,28 +49,39 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None) -> Ba
     return Backbone(model, f"{path.name} (SHA-256 {pretrained[:12]})")
 
 
-def library_of(name: str) -> Literal["timm", "torchvision"]:
-    """Which library knows the model, timm first."""
+def library_of(name: str) -> Literal["hiwl", "timm", "torchvision"]:
+    """Who knows the model: this package, timm or torchvision, in this order."""
     import timm
     import torchvision
 
+    from hiwl.architectures import ARCHITECTURES
+
+    if name in ARCHITECTURES:
+        return "hiwl"
     if timm.is_model(name):
         return "timm"
     if name in torchvision.models.list_models(module=torchvision.models):  # its classifiers alone
         return "torchvision"
     near = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:5]) or "see timm.list_models()"
-    raise HiwlError(f"train.backbone: neither timm nor torchvision has a model {name!r}; near it: {near}")
+    raise HiwlError(f"train.backbone: neither hiwl nor timm nor torchvision has a model {name!r}; near it: {near}")
 
 
 def _make(library: str, name: str, classes: int, pretrained: bool) -> "nn.Module":
     import timm
     import torchvision
 
+    if library == "hiwl":
+        from hiwl.architectures import ARCHITECTURES
+
+        if pretrained:
+            raise LookupError("nobody published any")
+        return ARCHITECTURES[name](classes)
     if library == "timm":
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes)
         return model
-    single = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}  # one output, no auxiliary ones
-    made: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **single)
+    # GoogLeNet trains with its auxiliary outputs (paper, Table 7); Inception's do not fit small pictures.
+    own = {"googlenet": {"init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+    made: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **own.get(name, {}))
     if pretrained:
         whole = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True)
         _take_all_but_head(made, whole, name, "torchvision's weights")
@@ -100,7 +114,7 @@ def _read(path: Path) -> dict[str, "Tensor"]:
 
 
 def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: str, source: str) -> None:
-    """Load `weights` but for the last layer, which stays new; everything else has to fit exactly."""
+    """Load `weights` but for the last layer and auxiliary outputs, which stay new; the rest has to fit exactly."""
     from torch import nn
 
     head = getattr(model, "default_cfg", {}).get("classifier")  # timm says it
@@ -109,7 +123,7 @@ def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: s
     heads = (head,) if isinstance(head, str) else tuple(head)
 
     def is_body(key: str) -> bool:
-        return key.rpartition(".")[0] not in heads and not key.endswith("num_batches_tracked")
+        return not (key.rpartition(".")[0] in heads or key.startswith("aux") or key.endswith("num_batches_tracked"))
 
     own = {key: value for key, value in model.state_dict().items() if is_body(key)}
     theirs = {key: value for key, value in weights.items() if is_body(key)}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hiwl import backbone
 from hiwl.augment import Normalisation, centre
 from hiwl.errors import HiwlError
-from hiwl.hierarchy import Floats, Ints, Routed, Tree, route
+from hiwl.hierarchy import Floats, Ints, Routed, Routing, Tree, route
 from hiwl.images import Pixels
 
 BATCH = 256
@@ -26,14 +26,32 @@ def predict(
     size: int,
     normalise: Normalisation,
     device: torch.device,
+    views: int = 1,
 ) -> Tensor:
-    """Logits (len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform."""
+    """Logits (views, len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform.
+
+    Of the eight rotations by quarter turns and reflections of each picture, the first `views`.
+    """
     if isinstance(model, nn.Module):
         model.eval()
-    parts = [
-        model(centre(images[part.to(images.device)].to(device), size, normalise)).float() for part in rows.split(BATCH)
-    ]
-    return torch.cat(parts)
+    parts = []
+    for part in rows.split(BATCH):
+        pictures = centre(images[part.to(images.device)].to(device), size, normalise)
+        parts.append(torch.stack([model(_view(pictures, number)).float() for number in range(views)]))
+    return torch.cat(parts, dim=1)
+
+
+def _view(pictures: Tensor, number: int) -> Tensor:
+    """One of the eight symmetries of the square of (n, 3, h, w) pictures; 0 leaves them as they are."""
+    turned = torch.rot90(pictures, number % 4, (2, 3))
+    seen = turned.flip(3) if number >= 4 else turned
+    return seen.contiguous(memory_format=torch.channels_last)
+
+
+def average(logits: Tensor, temperature: float) -> Floats:
+    """Mean over views of the softmax of (views, n, children) `logits` / `temperature`: (n, children), rows sum to 1."""
+    result: Floats = torch.softmax(logits.double() / temperature, dim=2).mean(dim=0).cpu().numpy()
+    return result
 
 
 class Node:
@@ -45,16 +63,15 @@ class Node:
         self.device = device
         self.model = backbone.create(description["backbone"], len(description["children"]), "scratch", None).model
         try:
-            self.model.load_state_dict(load_file(checkpoint))
+            weights = load_file(checkpoint)
         except FileNotFoundError:
             raise HiwlError(f"{checkpoint}: not there; `dvc repro` or `dvc pull` brings it") from None
+        self.model.load_state_dict(weights)  # also of half precision, to the model's own
         self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def probabilities(self, images: Tensor, rows: Ints) -> Floats:
-        """(len(rows), children), rows sum to 1."""
-        logits = predict(self.model, images, torch.from_numpy(rows), self.input, self.normalise, self.device)
-        result: Floats = torch.softmax(logits.double(), dim=1).cpu().numpy()
-        return result
+    def logits(self, images: Tensor, rows: Ints, views: int) -> Tensor:
+        """(views, len(rows), children)."""
+        return predict(self.model, images, torch.from_numpy(rows), self.input, self.normalise, self.device, views)
 
 
 class Classifier:
@@ -67,6 +84,9 @@ class Classifier:
         self.crop: int = choice["crop"]
         self.side: int = choice["side"]
         self.shares: dict[str, int] = choice["shares"]
+        self.views: int = choice["views"]
+        self.routing: Routing = choice["routing"]
+        self.temperatures: dict[str, float] = choice["temperatures"]
         self.nodes = {
             name: Node(description, checkpoints(name, description["file"]), device)
             for name, description in choice["nodes"].items()
@@ -77,9 +97,10 @@ class Classifier:
         pictures = images if isinstance(images, Tensor) else torch.from_numpy(images)
         return route(
             self.tree,
-            lambda node, rows: self.nodes[node].probabilities(pictures, rows),
+            lambda node, rows: average(self.nodes[node].logits(pictures, rows, self.views), self.temperatures[node]),
             len(pictures),
             self.shares,
+            self.routing,
         )
 
 

@@ -16,6 +16,9 @@ COMMANDS = {
     "choose": "stage: the best combination of the nodes' checkpoints on validation",
     "evaluate": "stage: the chosen combination on the test set",
     "register": "stage: the evaluated model into the registry, behind a gate",
+    "study": "run what is missing of a study in conf/study, or put it into DVC's queue",
+    "explain": "what the chosen models look at: t-SNE of features, Grad-CAM, the sheet of errors",
+    "redraw": "how sure the labels are: draw the volunteers again from a survey's votes",
     "restore": "rebuild MLflow's runs and registry from what git and `dvc pull` bring",
     "report": "write docs/results.md and docs/results.json from the records in results/",
 }
@@ -32,18 +35,22 @@ def main(arguments: list[str] | None = None) -> None:
         verb = verbs.add_parser(name, help=text, description=text)
         if name == "train":
             verb.add_argument("node", help="a node of the hierarchy in params.yaml, such as root")
-    given = parser.parse_args(arguments)
+        if name == "study":
+            verb.add_argument("name", help="a file of conf/study, without .yaml")
+            verb.add_argument("--queue", action="store_true", help="into DVC's queue instead of one after the other")
+    given = vars(parser.parse_args(arguments))
+    command = given.pop("command")
     # Idle threads of a CPU training sleep instead of spinning: on a machine that does anything else beside it, spinning
     # threads take the cores from their own work. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    command = import_module(f"hiwl.{given.command}").main
+    run = import_module(f"hiwl.{command}").main
     try:
-        command(given.node) if given.command == "train" else command()
+        run(**given)
     except HiwlError as error:
-        sys.exit(f"hiwl {given.command}: {error}")
+        sys.exit(f"hiwl {command}: {error}")
     except FileNotFoundError as error:
         missing = f"{error.filename}: not there. `dvc repro` makes what a stage needs, `dvc pull` brings it."
-        sys.exit(f"hiwl {given.command}: {missing}")
+        sys.exit(f"hiwl {command}: {missing}")
 
 
 if __name__ == "__main__":

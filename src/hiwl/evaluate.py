@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from hiwl import tracking
+from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
 from hiwl.files import replacing_folder, write_json
@@ -31,6 +32,7 @@ def main() -> None:
     images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
     metrics, per_class = measure(labels, routed.label, classes)
+    metrics["calibration_error"] = calibration_error(routed.probabilities, labels)
 
     choice = Record.model_validate_json((CHOICE / "record.json").read_text())
     nodes = {

@@ -10,7 +10,7 @@ The flat model is the tree with one node.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from hiwl.errors import HiwlError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Routing = Literal["hard", "soft"]
 ROOT = "root"
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # it becomes a folder, a DVC stage and a parameter
 
@@ -58,6 +59,17 @@ class Tree:
     def labels(self, node: str) -> dict[str, int]:
         """For every class below `node`, the index of the node's child under which it lies."""
         return {leaf: i for i, child in enumerate(self.nodes[node]) for leaf in self.leaves(child)}
+
+    def ways(self) -> dict[str, list[str]]:
+        """For every class the nodes from the root down to it, and the class."""
+        found = {ROOT: [ROOT]}
+        self._walk(ROOT, found)
+        return {leaf: found[leaf] for leaf in self.classes}
+
+    def _walk(self, name: str, found: dict[str, list[str]]) -> None:
+        for child in self.nodes.get(name, []):
+            found[child] = [*found[name], child]
+            self._walk(child, found)
 
     def check_classes(self, found: set[str]) -> None:
         """Raise HiwlError unless the tree's classes are exactly the survey's."""
@@ -99,15 +111,25 @@ def route(
     probabilities_of: Callable[[str, Ints], Floats],
     count: int,
     shares: Mapping[str, float],
+    routing: Routing = "hard",
 ) -> Routed:
-    """Send `count` images through the tree: at each node on to its likeliest child, the earlier one on a tie.
+    """Send `count` images through the tree.
 
-    `probabilities_of(node, rows)` gives the node's probabilities, (len(rows), children), and is asked only for the
-    images that reach the node. What a node gives to a child node that an image does not enter is shared out among
-    the classes below by `shares` (their numbers in training): all that is known without paying for that node.
+    Hard (the paper): at each node on to its likeliest child, the earlier one on a tie. `probabilities_of(node, rows)`
+    gives the node's probabilities, (len(rows), children), and is asked only for the images that reach the node. What a
+    node gives to a child node that an image does not enter is shared out among the classes below by `shares` (their
+    numbers in training): all that is known without paying for that node.
+
+    Soft: every image through every node; a class's probability is the product along its way (p(narrow) x
+    p(CSS | narrow)), and the likeliest class is the answer.
     """
     result = Routed(np.zeros(count, np.int64), np.zeros((count, len(tree.classes))), [[] for _ in range(count)])
-    _descend(tree, ROOT, np.arange(count), np.ones(count), probabilities_of, shares, result)
+    _descend(tree, ROOT, np.arange(count), np.ones(count), probabilities_of, shares, routing, result)
+    if routing == "soft":
+        result.label[:] = result.probabilities.argmax(axis=1)
+        ways = tree.ways()
+        for row, label in enumerate(result.label):
+            result.routes[row].extend(ways[tree.classes[label]])
     return result
 
 
@@ -118,25 +140,29 @@ def _descend(
     reach: Floats,
     probabilities_of: Callable[[str, Ints], Floats],
     shares: Mapping[str, float],
+    routing: Routing,
     result: Routed,
 ) -> None:
     if not len(rows):
         return
     given = probabilities_of(node, rows)
     taken = given.argmax(axis=1)
-    for row in rows:
-        result.routes[row].append(node)
+    if routing == "hard":
+        for row in rows:
+            result.routes[row].append(node)
     for index, child in enumerate(tree.nodes[node]):
         chosen = taken == index
         reaching = reach * given[:, index]
         if child in tree.nodes:
-            _descend(tree, child, rows[chosen], reaching[chosen], probabilities_of, shares, result)
+            into = chosen if routing == "hard" else np.full(len(rows), True)
+            _descend(tree, child, rows[into], reaching[into], probabilities_of, shares, routing, result)
             below = np.array([shares[leaf] for leaf in tree.leaves(child)])
             columns = [tree.classes.index(leaf) for leaf in tree.leaves(child)]
-            result.probabilities[np.ix_(rows[~chosen], columns)] = np.outer(reaching[~chosen], below / below.sum())
+            result.probabilities[np.ix_(rows[~into], columns)] = np.outer(reaching[~into], below / below.sum())
         else:
             column = tree.classes.index(child)
             result.probabilities[rows, column] = reaching
-            result.label[rows[chosen]] = column
-            for row in rows[chosen]:
-                result.routes[row].append(child)
+            if routing == "hard":
+                result.label[rows[chosen]] = column
+                for row in rows[chosen]:
+                    result.routes[row].append(child)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hiwl.errors import HiwlError
 
 PARAMS = Path("params.yaml")
-SECTIONS = ("raw", "select", "split", "pack", "hierarchy", "train", "register")
+SECTIONS = ("raw", "select", "split", "pack", "hierarchy", "train", "choose", "register")
 
 
 class Section(BaseModel):

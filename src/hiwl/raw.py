@@ -41,6 +41,8 @@ class Files(Section):
     table_sha256: str | None
     """What the files contain (of a folder: the archive that the stage makes of it). Where it is null or another, the
     stage stops and says what it found."""
+    votes_sha256: str | None
+    """To a table of labels, the votes on those of its galaxies that a second table (HIWL_VOTES) knows; null: none."""
 
 
 class Kaggle(Section):
@@ -152,6 +154,23 @@ def _files(source: Files, survey: str) -> None:
                 f"({source.images_sha256}, {source.table_sha256}). "
                 f"If these are the files you mean:\n  dvc exp run -S survey={survey} {choices}"
             )
+        if source.votes_sha256 is not None:
+            _add_votes(new_table, source)
+
+
+def _add_votes(labels: Path, source: Files) -> None:
+    """Write the known votes beside the labels; where they are not known, the 37 columns stay empty."""
+    path = settings().votes
+    if source.table != "labels":
+        raise HiwlError("raw.source.votes_sha256: a table of votes needs no second one; leave it null")
+    if path is None or not path.exists():
+        raise HiwlError(f"HIWL_VOTES: {path}: not there, but raw.source.votes_sha256 asks for a table of votes")
+    if (found := sha256(path)) != source.votes_sha256:
+        raise HiwlError(f"{path}: its SHA-256 is {found}, but raw.source.votes_sha256 is {source.votes_sha256}")
+    known = pd.read_csv(path)
+    if problems := set(map(str, known)) ^ {votes.ID, *votes.COLUMNS}:
+        raise HiwlError(f"{path}: no table of the 37 vote fractions; look at {', '.join(sorted(problems)[:3])}")
+    pd.read_csv(labels).merge(known, on=votes.ID, how="left", validate="one_to_one").to_csv(labels, index=False)
 
 
 def _archive_folder(folder: Path, archive: Path) -> None:
@@ -175,7 +194,9 @@ def _check(table: pd.DataFrame, kind: str, pictures: set[int]) -> None:
         votes_expectations()
         if kind == "votes"
         else [
-            gxe.ExpectTableColumnsToMatchSet(column_set=[votes.ID, "class", "has_image"]),
+            gxe.ExpectTableColumnsToMatchSet(
+                column_set=[votes.ID, "class", "has_image", *(c for c in votes.COLUMNS if c in table)]
+            ),
             gxe.ExpectColumnValuesToBeOfType(column=votes.ID, type_="int64"),
             gxe.ExpectColumnValuesToBeUnique(column=votes.ID),
             gxe.ExpectColumnValuesToNotBeNull(column="class"),

@@ -13,9 +13,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from hiwl.files import replacing, write_json
+from hiwl.files import digest, replacing, write_json
 from hiwl.params import read_section
-from hiwl.settings import project_root, settings
+from hiwl.settings import project_root
+
+# The sections of params.yaml that define a run's result.
+DEFINING = ("raw", "split", "pack", "hierarchy", "train", "choose")
 
 
 class Record(BaseModel):
@@ -84,12 +87,30 @@ def new_record(
     )
 
 
+def definition(parameters: dict[str, Any]) -> str:
+    """Names what the defining sections of `parameters` define: equal for equal values, however numbers are written."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return digest(plain({name: parameters[name] for name in DEFINING}))[:16]
+
+
 def results_folder() -> Path | None:
-    """Where the records of this pipeline's runs are kept in git; None where the galaxies are simulated."""
+    """Where this survey's records are kept in git; None where the galaxies are simulated."""
     section = read_section("raw")
     if section["source"]["kind"] == "simulated":
         return None
-    return project_root() / "results" / (settings().study or section["survey"])
+    return project_root() / "results" / str(section["survey"])
+
+
+def stem(choice: Record) -> str:
+    """The name, without endings, of what is kept of a choice."""
+    return f"{choice.columns['tree']}-seed{choice.columns['seed']}-{choice.key[:8]}"
 
 
 def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | None = None) -> None:
@@ -97,7 +118,7 @@ def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | No
     folder = results_folder()
     if folder is None:
         return
-    name = f"{choice.columns['tree']}-seed{choice.columns['seed']}-{choice.key[:8]}"
+    name = stem(choice)
     content = {"choice": choice.to_json(), "nodes": {node: run.to_json() for node, run in nodes.items()}}
     write_json(folder / f"{name}.json", content)
     if answers is not None:

@@ -38,6 +38,7 @@ REQUIREMENTS = (
 MODULES = (
     "__init__",
     "_torchvision_compat",
+    "architectures",
     "augment",
     "backbone",
     "classifier",

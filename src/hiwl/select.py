@@ -1,6 +1,7 @@
 """Stage `select`: the clean selection from the votes (paper, section 2; thresholds of Willett et al. 2013).
 
-Writes to ``data/clean``: ``clean.csv`` (GalaxyID, class, and the votes that decided it) and the contract's results.
+Writes to ``data/clean``: ``clean.csv`` (GalaxyID, class; where votes are known, those that decided it and, as
+``votes_<class>``, how many of the volunteers described it so) and the contract's results.
 """
 
 import json
@@ -29,7 +30,7 @@ def main() -> None:
     params = SelectParams.parse(read_section("select"), "select")
     table = pd.read_csv(RAW_TABLE)
     if json.loads(RAW_MANIFEST.read_text())["table"] == "labels":
-        clean = table[[ID, "class"]]
+        clean = labelled(table, params.rules)
     else:
         clean = select(table, params.rules)
     clean = clean.sort_values(ID, ignore_index=True)
@@ -56,9 +57,41 @@ def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFr
     clean = taken.any(axis=1)
     deciding = [column for column in COLUMNS if any(column in rule for rule in rules.values())]
     return pd.concat(
-        [votes.loc[clean, ID], taken[clean].idxmax(axis=1).rename("class"), votes.loc[clean, deciding]],
+        [
+            votes.loc[clean, ID],
+            taken[clean].idxmax(axis=1).rename("class"),
+            votes.loc[clean, deciding],
+            class_votes(votes[clean], rules),
+        ],
         axis=1,
     )
+
+
+def class_votes(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A column ``votes_<class>`` for each class: the share of the volunteers who described the galaxy so.
+
+    That is the last column of the class's rule, the end of its way down the tree of questions. What is left to 1 went
+    to no class (a star, a disk without arms).
+    """
+    return pd.DataFrame({f"votes_{name}": votes[list(rule)[-1]] for name, rule in rules.items()})
+
+
+def labelled(table: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The galaxies of a table of labels; where it has votes too, the rules must give them the same class.
+
+    Raises:
+        HiwlError: they do not, by the galaxies' IDs.
+    """
+    if "Class1.1" not in table:
+        return table[[ID, "class"]]
+    known = table.dropna()
+    ruled = select(known, rules).set_index(ID)["class"].reindex(known[ID])
+    if (other := ruled.to_numpy() != known["class"].to_numpy()).any():
+        raise HiwlError(
+            f"HIWL_VOTES: the votes give {other.sum()} galaxies another class than the table of labels, or none: "
+            f"{', '.join(map(str, known.loc[other, ID][:10]))}"
+        )
+    return pd.concat([table[[ID, "class"]], class_votes(table, rules)], axis=1)
 
 
 def check(clean: pd.DataFrame, params: SelectParams) -> None:

@@ -30,20 +30,20 @@ class Settings(BaseSettings):
 
     images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
     table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
+    votes: Path | None = Field(None, description="survey `files` by label: CSV of votes on some of its galaxies")
     weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
     kaggle_username: str | None = Field(None, description="survey `kaggle`: the user's name there")
     kaggle_key: SecretStr | None = Field(None, description="survey `kaggle`: the user's API key")
     kaggle_folder: Path | None = Field(None, description="survey `kaggle`: the archives, downloaded by hand")
     kaggle_server: str = Field("https://www.kaggle.com/api/v1", description="where Kaggle's API answers")
     tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
-    study: str | None = Field(None, description="folder of results/ for records of real runs; default: survey")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
     devices: int = Field(1, ge=1, description="how many devices (processes) train together")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the arithmetic in training")
     workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
 
-    @field_validator("images", "table", "weights", "kaggle_folder")
+    @field_validator("images", "table", "votes", "weights", "kaggle_folder")
     @classmethod
     def _from_the_root(cls, path: Path | None) -> Path | None:
         """Relative places are the project root's, also where an experiment runs in a copy."""

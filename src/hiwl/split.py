@@ -4,12 +4,15 @@ Writes to ``data/splits``: ``splits.csv`` (GalaxyID, class, split) and the contr
 """
 
 import zlib
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
+from sklearn.model_selection import train_test_split
 
 from hiwl import contracts
+from hiwl.errors import HiwlError
 from hiwl.files import replacing
 from hiwl.layout import CLEAN_TABLE, SPLITS, SPLITS_TABLE
 from hiwl.params import Section, read_section
@@ -24,6 +27,22 @@ class SplitParams(Section):
     seed: int = Field(ge=0)
     held_out: float = Field(gt=0, lt=1)
     """Share of each class kept from training; half of it validates, half tests."""
+    fold: int | None = Field(ge=0)
+    """Cross-validation: with this number the survey falls into 2 / held_out folds, of which this one tests, the next
+    one validates and the rest trains; null: the paper's one split."""
+    training: int | None = Field(gt=0)
+    """Train on so many galaxies alone, drawn within each class; null: on all that are not held out."""
+
+    @property
+    def folds(self) -> int:
+        """How many folds the survey falls into."""
+        return round(2 / self.held_out)
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold is not None and not self.fold < self.folds:
+            raise ValueError(f"fold {self.fold}: with held_out {self.held_out} there are folds 0 to {self.folds - 1}")
+        return self
 
 
 def main() -> None:
@@ -37,49 +56,78 @@ def main() -> None:
     print(f"split: {splits['split'].value_counts()[list(NAMES)].to_dict()}")
 
 
-def counts(galaxies: int, held_out: float) -> dict[str, int]:
-    """How many of a class's galaxies go where.
+def counts(galaxies: int, params: SplitParams) -> dict[str, int]:
+    """How many of a class's galaxies go where, before training is thinned.
 
     round(galaxies x held_out) are held out; the first half of these, rounded down, validate, the rest test. With
-    .2 this gives the paper's Table 2 for each class.
+    .2 this gives the paper's Table 2 for each class. Of a fold, every `folds`-th galaxy tests, counted from the fold's
+    number.
     """
-    held = round(galaxies * held_out)
-    return {"training": galaxies - held, "validation": held // 2, "test": held - held // 2}
+    if params.fold is None:
+        held = round(galaxies * params.held_out)
+        test, validation = held - held // 2, held // 2
+    else:
+        test, validation = (
+            len(range(fold % params.folds, galaxies, params.folds)) for fold in (params.fold, params.fold + 1)
+        )
+    return {"training": galaxies - test - validation, "validation": validation, "test": test}
 
 
 def split(clean: pd.DataFrame, params: SplitParams) -> pd.DataFrame:
-    """Draw the splits: a class's draw depends on the seed and on the class's own galaxies alone."""
+    """Draw the splits: a class's draw depends on the seed and on the class's own galaxies alone.
+
+    Raises:
+        HiwlError: `training` asks for more galaxies than are left to train on.
+    """
     parts = []
     for name, galaxies in clean.sort_values(ID).groupby("class"):
         rng = np.random.default_rng([params.seed, zlib.crc32(str(name).encode())])
-        number = counts(len(galaxies), params.held_out)
-        labels = np.repeat(
-            ["validation", "test", "training"], [number[key] for key in ("validation", "test", "training")]
-        )
-        parts.append(galaxies.assign(split=rng.permutation(labels)))
-    return pd.concat(parts).sort_values(ID, ignore_index=True)
+        if params.fold is None:
+            number = counts(len(galaxies), params)
+            order = ("validation", "test", "training")
+            labels = rng.permutation(np.repeat(order, [number[part] for part in order]))
+        else:
+            dealt = rng.permutation(len(galaxies)) % params.folds
+            labels = np.select(
+                [dealt == params.fold, dealt == (params.fold + 1) % params.folds], ["test", "validation"], "training"
+            )
+        parts.append(galaxies.assign(split=labels))
+    splits = pd.concat(parts).sort_values(ID, ignore_index=True)
+    return splits if params.training is None else _thin(splits, params.training, params.seed)
+
+
+def _thin(splits: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
+    """The same validation and test set, and `number` training galaxies, of each class in proportion."""
+    training = splits[splits["split"] == "training"]
+    if number == len(training):
+        return splits
+    if number > len(training):
+        raise HiwlError(f"split.training is {number}, but only {len(training)} galaxies are left to train on")
+    kept, _ = train_test_split(training, train_size=number, stratify=training["class"], random_state=seed)
+    thinned: pd.DataFrame = pd.concat([splits[splits["split"] != "training"], kept])
+    return thinned.sort_values(ID, ignore_index=True)
 
 
 def check(splits: pd.DataFrame, clean: pd.DataFrame, params: SplitParams) -> None:
     """Hold the splits to their contract: disjoint, complete, and as many of each class as the rule says."""
     import great_expectations.expectations as gxe
 
-    expected = {
-        f"{name} {part}": number
-        for name, galaxies in clean["class"].value_counts().items()
-        for part, number in counts(int(galaxies), params.held_out).items()
-    }
-    frame = splits.assign(
-        class_and_split=splits["class"] + " " + splits["split"], is_clean=splits[ID].isin(set(clean[ID]))
-    )
+    number = {name: counts(int(n), params) for name, n in clean["class"].value_counts().items()}
+    checked = NAMES if params.training is None else NAMES[1:]  # of thinned training, the total alone
+    training = params.training or sum(parts["training"] for parts in number.values())
     contracts.enforce(
         "split",
-        frame,
+        splits.assign(
+            class_and_split=splits["class"] + " " + splits["split"], is_clean=splits[ID].isin(set(clean[ID]))
+        ),
         [
             gxe.ExpectColumnValuesToBeUnique(column=ID),
             gxe.ExpectColumnValuesToBeInSet(column="is_clean", value_set=[True]),
-            gxe.ExpectTableRowCountToEqual(value=len(clean)),
-            *contracts.counts("class_and_split", expected),
+            gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(NAMES)),
+            *contracts.counts("split", {"training": training}),
+            *contracts.counts(
+                "class_and_split", {f"{name} {part}": parts[part] for name, parts in number.items() for part in checked}
+            ),
         ],
         SPLITS / "validation",
     )

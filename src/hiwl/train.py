@@ -11,6 +11,8 @@ from there, to the same bits.
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from lightning_fabric import Fabric
 from pydantic import Field, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from hiwl import augment, backbone, classifier, dataset, hierarchy, recipe
@@ -29,12 +33,13 @@ from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
 from hiwl.files import digest, replacing, replacing_folder, sha256, write_json
 from hiwl.hierarchy import Tree
-from hiwl.layout import NODES, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE, WORK
+from hiwl.layout import CLEAN_TABLE, NODES, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE, WORK
 from hiwl.memory import keep_freed_memory
 from hiwl.params import Section, read_section
 from hiwl.recipe import RecipeParams
 from hiwl.record import Record, new_record
 from hiwl.settings import project_root, settings
+from hiwl.votes import ID
 
 CODE = [str(module.__file__) for module in (augment, backbone, classifier, dataset, hierarchy, recipe)] + [__file__]
 
@@ -75,6 +80,9 @@ class Data(NamedTuple):
     rows: dict[str, Tensor]
     labels: dict[str, Tensor]
     """By split: row and child's index of every galaxy below the node, (n,) int64 each."""
+    votes: dict[str, Tensor] | None
+    """By split: the volunteers' shares for the node's children, (n, children), NaN where they are not known; None
+    where the recipe does not ask for them."""
     shares: dict[str, int]
     """How many training galaxies each class below the node has."""
     sources: dict[str, str]
@@ -90,7 +98,7 @@ def main(node: str) -> None:
         raise HiwlError(f"{node}: no node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
     if unknown := set(params.nodes) - set(tree.nodes):
         raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is no node of the hierarchy")
-    data = read_data(tree, node)
+    data = read_data(tree, node, params.recipe_of(node).wants_votes)
     side = data.images.shape[1]
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
@@ -99,8 +107,8 @@ def main(node: str) -> None:
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(_accuracies(history)):.4f}")
 
 
-def read_data(tree: Tree, node: str) -> Data:
-    """Everything below `node`, from the pack and the splits."""
+def read_data(tree: Tree, node: str, with_votes: bool) -> Data:
+    """Everything below `node`, from the pack, the splits and, if asked for, the votes of the clean selection."""
     table = read_table()
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
@@ -110,13 +118,33 @@ def read_data(tree: Tree, node: str) -> Data:
         raise HiwlError(f"train@{node}: no galaxy of {', '.join(sorted(untaught))} to train on; use a larger survey")
     if parts["validation"].empty:
         raise HiwlError(f"train@{node}: no galaxy to validate on; use a larger survey, or raise split.held_out")
+    files = [PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE] + ([CLEAN_TABLE] if with_votes else [])
     return Data(
         images=read_images(),
         rows={name: torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
         labels={name: torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
+        votes=_read_votes(tree, node, parts) if with_votes else None,
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
-        sources={path.name: sha256(path) for path in (PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE)},
+        sources={path.name: sha256(path) for path in files},
     )
+
+
+def _read_votes(tree: Tree, node: str, parts: dict[str, pd.DataFrame]) -> dict[str, Tensor]:
+    clean = pd.read_csv(CLEAN_TABLE, index_col=ID)
+    if missing := [leaf for leaf in tree.leaves(node) if f"votes_{leaf}" not in clean]:
+        raise HiwlError(
+            f"{CLEAN_TABLE}: no votes for {', '.join(missing)}, but the recipe of {node} wants them "
+            "(train.recipe.votes, train.recipe.smoothing_by): give them with the survey (raw.source.votes_sha256)"
+        )
+    of_children = pd.concat(
+        [
+            clean[[f"votes_{leaf}" for leaf in tree.leaves(child)]].sum(axis=1, skipna=False)
+            for child in tree.nodes[node]
+        ],
+        axis=1,
+    )
+    shares = of_children.div(of_children.sum(axis=1), axis=0)
+    return {name: torch.tensor(shares.loc[part[ID]].to_numpy(), dtype=torch.float32) for name, part in parts.items()}
 
 
 def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str, float]]:
@@ -147,14 +175,21 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     channels_last = made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model, optimiser = fabric.setup(channels_last, optimiser)
     data = data._replace(images=_near(data.images, fabric))
+    goal = Goal(data, plan, len(tree.nodes[node]), fabric.device)
+    states = {"model": made.model, "optimiser": optimiser}
+    kept, after_step = made.model, None  # what is validated and kept; what is done after each step
+    if plan.averaging:
+        averaged = AveragedModel(made.model, multi_avg_fn=get_ema_multi_avg_fn(plan.averaging), use_buffers=True)
+        states["averaged"] = averaged
+        kept, after_step = averaged.module, partial(averaged.update_parameters, made.model)
     normalise = augment.Normalisation(params.mean, params.std)
 
     history: list[dict[str, float]] = []
     state_file = work / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, map_location=fabric.device, weights_only=True)
-        made.model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for name, part in states.items():
+            part.load_state_dict(state[name])
         history = state["history"]
         fabric.print(f"train@{node}: going on after epoch {len(history)}, from {work}")
 
@@ -185,11 +220,11 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     )
     while len(history) < plan.epochs and not _stopped(history, plan):
         epoch = len(history)
-        row = _train_epoch(fabric, model, optimiser, data, params, plan, node, epoch, normalise)
-        row |= _validate(fabric, model, data, params.input, plan, normalise)
+        row = _train_epoch(fabric, model, optimiser, data, goal, params, plan, node, epoch, normalise, after_step)
+        row |= _validate(fabric, kept, data, goal, params.input, normalise)
         history.append({"epoch": float(epoch + 1), **row})
         if fabric.global_rank == 0:
-            _save_epoch(work, made.model, optimiser, history, params.keep)
+            _save_epoch(work, kept, states, history, params.keep)
             try:
                 tracking.log_run(record.with_history(history))
             except Exception as error:  # the epoch is safe, and logged with the next one or at the end
@@ -209,16 +244,18 @@ def _train_epoch(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     data: Data,
+    goal: "Goal",
     params: TrainParams,
     plan: RecipeParams,
     node: str,
     epoch: int,
     normalise: augment.Normalisation,
+    after_step: Callable[[], None] | None,
 ) -> dict[str, float]:
     """One pass; what is drawn in it depends on the seed, the node and the epoch alone."""
     seed = _seed(params.seed, node, epoch + 1)
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # for dropout
+    torch.manual_seed(seed)  # for dropout and mixing
     rows, labels, side = data.rows["training"], data.labels["training"], data.images.shape[1]
     batches = recipe.epoch_order(labels, plan.sampling, generator).split(plan.batch)
     if len(batches[-1]) < 2 * fabric.world_size and len(batches) > 1:
@@ -236,11 +273,17 @@ def _train_epoch(
         mine = slice(fabric.global_rank, None, fabric.world_size)
         pictures = data.images[rows[batch[mine]].to(data.images.device)].to(fabric.device)
         inputs = augment.augment(pictures, draws.part(mine), params.input, normalise)
-        target = labels[batch[mine]].to(fabric.device)
-        loss = recipe.smoothed_loss(model(inputs).float(), target, plan.smoothing)
+        target = goal.targets["training"][batch[mine].to(fabric.device)]
+        if plan.mixup:
+            inputs, target = recipe.mix(
+                inputs, target, float(torch.distributions.Beta(plan.mixup, plan.mixup).sample())
+            )
+        loss = goal.loss(model(inputs), target)
         optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss)
         optimiser.step()
+        if after_step is not None:
+            after_step()
         total += loss.detach() * len(target)
         seen += len(batch)
     summed = fabric.all_reduce(total, reduce_op="sum")
@@ -257,32 +300,45 @@ def _train_epoch(
 
 
 def _validate(
-    fabric: Fabric,
-    model: nn.Module,
-    data: Data,
-    size: int,
-    plan: RecipeParams,
-    normalise: augment.Normalisation,
+    fabric: Fabric, model: nn.Module, data: Data, goal: "Goal", size: int, normalise: augment.Normalisation
 ) -> dict[str, float]:
     mine = slice(fabric.global_rank, None, fabric.world_size)
     rows, labels = data.rows["validation"], data.labels["validation"]
     started = time.perf_counter()
-    logits = predict(model, data.images, rows[mine], size, normalise, fabric.device)
-    target = labels[mine].to(fabric.device)
-    sums = torch.stack(
-        [
-            recipe.smoothed_loss(logits, target, plan.smoothing) * len(target),
-            (logits.argmax(dim=1) == target).sum().float(),
-        ]
-    )
+    logits = predict(model, data.images, rows[mine], size, normalise, fabric.device)[0]
+    right = (logits.argmax(dim=1) == labels[mine].to(fabric.device)).sum()
+    sums = torch.stack([cross_entropy(logits, goal.targets["validation"][mine], reduction="sum"), right.float()])
     summed = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(summed, Tensor)
-    loss, right = (summed / len(labels)).tolist()
+    loss, accuracy = (summed / len(labels)).tolist()
     return {
         "validation_loss": loss,
-        "validation_accuracy": right,
+        "validation_accuracy": accuracy,
         "validation_seconds": time.perf_counter() - started,
     }
+
+
+class Goal:
+    """What a node's outputs are held to."""
+
+    def __init__(self, data: Data, plan: RecipeParams, children: int, device: torch.device) -> None:
+        taught = data.labels["training"]
+        by_votes = data.votes["training"] if data.votes and plan.smoothing_by == "similarity" else None
+        smoothed = recipe.smoothing_matrix(children, plan.smoothing, by_votes, taught)
+        self.targets = {
+            name: recipe.targets(labels, smoothed, data.votes[name] if data.votes else None, plan.votes).to(device)
+            for name, labels in data.labels.items()
+        }
+        """By split: (n, children)."""
+        shares = torch.bincount(taught, minlength=children) / len(taught)
+        self.adjustment = (plan.logit_adjustment * shares.log()).to(device)
+
+    def loss(self, output: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """Of the logits of a training batch; a model's auxiliary outputs, which follow its main one, count .3 each
+        (Szegedy et al. 2015, section 5)."""
+        main, *auxiliary = (output,) if isinstance(output, Tensor) else output
+        losses = [cross_entropy(logits.float() + self.adjustment, target) for logits in (main, *auxiliary)]
+        return losses[0] + 0.3 * torch.stack(losses[1:]).sum() if auxiliary else losses[0]
 
 
 def _near(images: Tensor, fabric: Fabric) -> Tensor:
@@ -325,16 +381,18 @@ def _checkpoint(epoch: int) -> str:
     return f"epoch_{epoch + 1:03d}.safetensors"
 
 
-def _save_epoch(work: Path, model: nn.Module, optimiser: Any, history: list[dict[str, float]], keep: int) -> None:
+def _save_epoch(
+    work: Path, kept: nn.Module, states: dict[str, Any], history: list[dict[str, float]], keep: int
+) -> None:
     """Keep the newest weights where they are among the best; then the state; then drop what fell behind."""
     best = [_checkpoint(epoch) for epoch in recipe.best_epochs(_accuracies(history), keep)]
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in kept.state_dict().items()}
     newest = _checkpoint(len(history) - 1)
     if newest in best:
         with replacing(work / newest) as beside:
             save_file(weights, beside)
     with replacing(work / "state.pt") as beside:
-        torch.save({"model": weights, "optimiser": optimiser.state_dict(), "history": history}, beside)
+        torch.save({name: part.state_dict() for name, part in states.items()} | {"history": history}, beside)
     for path in work.glob("*.safetensors"):
         if path.name not in best:
             path.unlink()
