@@ -1,4 +1,6 @@
-import gzip
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,23 @@ import pandas as pd
 import pytest
 import yaml
 
-from hiwl import report, restore, tracking
+from hiwl import report, restore, study, tracking
 from hiwl.errors import HiwlError
 from hiwl.record import Record, keep_in_results, new_record
 from hiwl.settings import settings
 
+ROOT = Path(__file__).parents[1]
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
+MINE = ["survey=labels", "raw.survey=mine"]
+CELLS = {"two layers": ["hierarchy=paper"], "one layer": ["hierarchy=flat"]}
+STUDY = {
+    "question": "Which tree?",
+    "until": "evaluate",
+    "seeds": [1, 2],
+    "folds": [],
+    "common": MINE,
+    "cells": CELLS,
+}
 
 
 @pytest.fixture
@@ -21,12 +34,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: dict[str
     """An empty project with a survey of real galaxies."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    for name in ("HIWL_STUDY", "HIWL_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("HIWL_TRACKING_URI", raising=False)
     settings.cache_clear()
-    source = {"kind": "files", "table": "labels", "images_sha256": "a" * 64, "table_sha256": "b" * 64}
-    Path("params.yaml").write_text(yaml.safe_dump(committed | {"raw": {"survey": "mine", "source": source}}))
+    shutil.copytree(ROOT / "conf", "conf")
+    shutil.rmtree("conf/study")
+    plan(STUDY)
+    Path("params.yaml").write_text(yaml.safe_dump(study.compose(MINE)))
     return tmp_path
+
+
+def plan(content: dict[str, Any]) -> None:
+    Path("conf/study").mkdir(exist_ok=True)
+    Path("conf/study/trees.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def node(seed: int, epochs: int) -> Record:
@@ -40,18 +59,19 @@ def node(seed: int, epochs: int) -> Record:
         hardware={"device": "cpu"},
     )
     rows = [{"epoch": float(e + 1), "training_loss": 1 / (e + 1), "seconds": 2.0} for e in range(epochs)]
-    return record.with_history(rows)
+    return record.with_history([row | {"validation_loss": 0.5, "validation_accuracy": 0.5} for row in rows])
 
 
-def choice(seed: int, tree: str) -> Record:
+def choice(seed: int, cell: str) -> Record:
     done = node(seed, 0)
+    tree = cell.replace(" ", "-")
     columns = {"tree": tree, "backbone": "resnet10t", "input": 64, "recipe": "quick", "seed": seed}
     return done.model_copy(
         update={
             "key": f"choice-{tree}-{seed}",
             "kind": "choice",
             "columns": {"survey": "mine"} | columns,
-            "parameters": {"hierarchy": {tree: CLASSES}},
+            "parameters": study.compose([*MINE, *CELLS[cell], f"train.seed={seed}"]),
             "nodes": {"root": f"node-{seed}"},
             "metrics": {"validation_accuracy": 0.9, "cost_seconds": 4.0},
             "is_finished": True,
@@ -59,12 +79,15 @@ def choice(seed: int, tree: str) -> Record:
     )
 
 
-def answers(path: Path, wrong: list[int]) -> Path:
+def keep(seed: int, cell: str, wrong: list[int]) -> None:
+    """Leave the record of a run and its answers for 20 galaxies, of which it had the `wrong` ones wrong."""
     labels = np.array(CLASSES * 4)
     said = labels.copy()
     said[wrong] = np.roll(labels, 1)[wrong]
-    pd.DataFrame({"GalaxyID": range(20), "class": labels, "answer": said}).to_csv(path, index=False)
-    return path
+    table = pd.DataFrame({"GalaxyID": range(20), "class": labels, "answer": said})
+    table[[f"p_{name}" for name in CLASSES]] = 0.1 + 0.5 * (said[:, None] == np.array(CLASSES))
+    table.to_csv("answers.csv.gz", index=False)
+    keep_in_results(choice(seed, cell), {"root": node(seed, 3)}, Path("answers.csv.gz"))
 
 
 def logged(project: Path) -> pd.DataFrame:
@@ -92,10 +115,8 @@ def test_a_run_logged_while_it_grows_is_one_run_with_every_epoch_once(project: P
 
 def test_records_of_real_runs_are_kept_and_rebuild_mlflow_and_the_report(project: Path) -> None:
     for seed in (1, 2):
-        for tree, wrong in (("root", [0, 1, 2]), ("root-narrow", [0, 7])):
-            with gzip.open("answers.csv.gz", "wt") as file:
-                file.write(answers(Path("plain.csv"), wrong).read_text())
-            keep_in_results(choice(seed, tree), {"root": node(seed, 3)}, Path("answers.csv.gz"))
+        keep(seed, "one layer", [0, 1, 2])
+        keep(seed, "two layers", [0, 7])
     assert len(list(Path("results/mine").glob("*.json"))) == 4
 
     restore.main()
@@ -106,14 +127,87 @@ def test_records_of_real_runs_are_kept_and_rebuild_mlflow_and_the_report(project
     assert set(links) == set(table.loc[table["tags.hiwl.kind"] == "node", "run_id"])
 
     report.main()
-    study = yaml.safe_load(Path("docs/results.json").read_text())["studies"]["mine"]
-    assert study["kinds"]["root"]["accuracy"] == {"mean": 0.85, "sd": 0.0}
-    assert study["kinds"]["root-narrow"]["accuracy"]["mean"] == 0.9
-    assert [run["passes"] for run in study["runs"]] == [120] * 4
-    first = study["comparisons"][0]
-    assert (first["first"], first["only_first_right"], first["only_second_right"]) == ("root-narrow", 2, 1)
+    found = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]
+    assert found["cells"]["one layer"]["over_runs"]["accuracy"] == {"mean": 0.85, "sd": 0.0}
+    assert found["cells"]["two layers"]["over_runs"]["accuracy"]["mean"] == 0.9
+    assert [run["passes"] for run in found["cells"]["one layer"]["runs"]] == [120] * 2
+    against = found["comparisons"]["one layer"]
+    first = against["mcnemar"][0]
+    assert (first["only_this_right"], first["only_first_right"]) == (1, 2)
     assert first["p"] == pytest.approx(1.0)
-    assert "96.32" in Path("docs/results.md").read_text()
+    assert against["test"]["low"] <= against["test"]["difference"] == pytest.approx(-0.05) <= against["test"]["high"]
+    text = Path("docs/results.md").read_text()
+    assert "96.32" in text
+    assert "4 of 4 runs are on record" in text
+    whole = Path("report.html").read_text()
+    assert "data:image/png;base64," in whole
+    assert "http" not in whole
+
+
+def test_the_report_says_what_was_not_run_and_what_it_leaves_out(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(1, "one layer", [0])
+    keep(2, "two layers", [0])
+    report.main()
+    text = Path("docs/results.md").read_text()
+    assert "- `trees`: one layer (1 of 2)" in text
+    plan(STUDY | {"cells": {"one layer": CELLS["one layer"]}})
+    capsys.readouterr()
+    report.main()
+    assert "two-layers-seed2" in capsys.readouterr().out
+
+
+def test_over_folds_every_galaxy_counts_once_for_a_seed(project: Path) -> None:
+    plan(STUDY | {"seeds": [1], "folds": [0, 1], "cells": {"one layer": CELLS["one layer"]}})
+    for fold in (0, 1):
+        keep(1, "one layer", [fold])
+        path = next(Path("results/mine").glob("one-layer-seed1-*.json"))
+        content = json.loads(path.read_text())
+        content["choice"]["parameters"]["split"]["fold"] = fold
+        path.write_text(json.dumps(content))
+        for ending in (".json", ".answers.csv.gz"):
+            path.with_suffix(ending).rename(f"results/mine/fold{fold}{ending}")
+    report.main()
+    cell = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["cells"]["one layer"]
+    assert cell["pooled"]["galaxies"] == 40
+    assert cell["pooled"]["accuracy"] == 0.95
+
+
+def test_a_study_runs_what_is_missing_and_nothing_else(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(1, "one layer", [0])
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("hiwl.study.subprocess.run", run)
+    study.main("trees", queue=False)
+    choices = [{part.removeprefix("--set-param=") for part in command[4:-1]} for command in commands]
+    assert choices == [
+        {*MINE, "hierarchy=paper", "train.seed=1"},
+        {*MINE, "hierarchy=paper", "train.seed=2"},
+        {*MINE, "hierarchy=flat", "train.seed=2"},
+    ]
+    assert all(command[:4] == ["dvc", "exp", "run", "--temp"] and command[-1] == "evaluate" for command in commands)
+    study.main("trees", queue=True)
+    assert all(command[3] == "--queue" for command in commands[3:])
+    with pytest.raises(HiwlError, match=r"shapes\.yaml: not there; the studies are trees"):
+        study.main("shapes", queue=False)
+
+
+def test_an_unevaluated_run_counts_for_a_study_of_ideas_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_in_results(choice(1, "one layer"), {"root": node(1, 3)})
+    monkeypatch.setattr("hiwl.study.subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    for until, known in (("evaluate", 0), ("choose", 1)):
+        plan(STUDY | {"until": until})
+        study.main("trees", queue=False)
+        assert f"4 runs, {known} on record" in capsys.readouterr().out
+    report.main()
+    assert "1 of 4 runs are on record" in Path("docs/results.md").read_text()
 
 
 def test_what_was_trained_anew_by_force_is_another_run(project: Path) -> None:
@@ -125,12 +219,11 @@ def test_what_was_trained_anew_by_force_is_another_run(project: Path) -> None:
     assert len(logged(project)) == 2
 
 
-def test_two_records_of_one_seed_are_not_pooled(project: Path) -> None:
-    answers(Path("answers.csv"), [0])
-    Path("answers.csv.gz").write_bytes(gzip.compress(Path("answers.csv").read_bytes()))
-    for key in ("one", "two"):
-        keep_in_results(choice(1, "root").model_copy(update={"key": key}), {"root": node(1, 3)}, Path("answers.csv.gz"))
-    with pytest.raises(HiwlError, match="two records of one seed"):
+def test_two_records_of_one_run_are_not_pooled(project: Path) -> None:
+    keep(1, "one layer", [0])
+    for path in list(Path("results/mine").iterdir()):
+        shutil.copy(path, path.with_name("again." + path.name.split(".", 1)[1]))
+    with pytest.raises(HiwlError, match="two records of one run"):
         report.main()
 
 
@@ -142,5 +235,5 @@ def test_without_mlflow_the_record_waits_for_restore(project: Path, monkeypatch:
 
 def test_simulated_runs_leave_nothing_in_results(project: Path, committed: dict[str, Any]) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(committed))
-    keep_in_results(choice(1, "root"), {"root": node(1, 3)})
+    keep_in_results(choice(1, "one layer"), {"root": node(1, 3)})
     assert not Path("results").exists()

@@ -4,12 +4,13 @@ Every run writes its record into its stage's output; runs on real galaxies also 
 project's root, which git keeps.
 """
 
+import json
 import os
 import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -124,6 +125,30 @@ def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | No
     if answers is not None:
         with replacing(folder / f"{name}.answers.csv.gz") as beside:
             beside.write_bytes(answers.read_bytes())
+
+
+class Kept(NamedTuple):
+    """What ``results`` holds of one choice."""
+
+    path: Path
+    choice: Record
+    nodes: dict[str, Record]
+
+    @property
+    def answers(self) -> Path:
+        """Each test galaxy's answer; there once the choice has been evaluated."""
+        return self.path.with_suffix(".answers.csv.gz")
+
+
+def read_results(results: Path) -> list[Kept]:
+    """Every choice in a folder of results, whatever its survey."""
+    found = []
+    for path in sorted(results.glob("*/*.json")):
+        content = json.loads(path.read_text())
+        if "choice" in content:  # and not what else is kept there
+            nodes = {name: Record.model_validate(part) for name, part in content["nodes"].items()}
+            found.append(Kept(path, Record.model_validate(content["choice"]), nodes))
+    return found
 
 
 def _git_commit() -> str:

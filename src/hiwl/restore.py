@@ -3,7 +3,7 @@
 from hiwl import tracking
 from hiwl.layout import CHOICE, NODES, REPORTS, SERVED
 from hiwl.params import read_section
-from hiwl.record import Record
+from hiwl.record import Record, read_results
 from hiwl.register import RegisterParams, register
 from hiwl.settings import project_root
 
@@ -14,7 +14,7 @@ def main() -> None:
         *sorted(NODES.glob("*/record.json")),
         CHOICE / "record.json",
         REPORTS / "record.json",
-        *sorted((project_root() / "results").rglob("*.json")),
+        *(kept.path for kept in read_results(project_root() / "results")),
     ]
     records = tracking.read_records([path for path in paths if path.exists()])
     for record in records:

@@ -5,7 +5,6 @@ A study (``conf/study/<name>.yaml``) is a list of cells, each a set of choices f
 shares is not run twice, and a study that was stopped goes on where it was.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from hiwl.errors import HiwlError
 from hiwl.params import Section
-from hiwl.record import definition
+from hiwl.record import definition, read_results
 from hiwl.settings import project_root
 
 CONF = Path("conf")
@@ -54,7 +53,11 @@ class Cell(NamedTuple):
 def main(name: str, queue: bool) -> None:
     """Run what is missing, or put it into DVC's queue."""
     study = read_study(name)
-    known = recorded(project_root() / RESULTS, study.until)
+    known = {
+        definition(kept.choice.parameters)
+        for kept in read_results(project_root() / RESULTS)
+        if study.until == "choose" or kept.answers.exists()
+    }
     planned = cells(study)
     missing = [cell for cell in planned if cell.definition not in known]
     print(f"study {name}: {study.question}\n{len(planned)} runs, {len(planned) - len(missing)} on record")
@@ -96,16 +99,6 @@ def cells(study: Study) -> list[Cell]:
         for fold in folds
         for name, choices in study.cells.items()
     ]
-
-
-def recorded(results: Path, until: str) -> dict[str, Path]:
-    """The record of every run in `results` that got as far as stage `until`, by definition."""
-    found = {}
-    for path in sorted(results.glob("*/*.json")):
-        content = json.loads(path.read_text())
-        if "choice" in content and (until == "choose" or path.with_suffix(".answers.csv.gz").exists()):
-            found[definition(content["choice"]["parameters"])] = path
-    return found
 
 
 def compose(choices: list[str]) -> dict[str, Any]:

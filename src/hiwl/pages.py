@@ -1,0 +1,247 @@
+"""The report's text: Markdown from the numbers that `hiwl report` gathered."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hiwl import redraw
+from hiwl.paper import ABLATIONS, BACKBONES, CHECKPOINTS, CLASSES, CONFUSION, OTHERS, SPLITS, VALIDATION_ACCURACY
+from hiwl.report import paper_metrics
+
+INTRODUCTION = """\
+# Results
+
+Written by `hiwl report` from the records in `results/`; the same figures are in `results.json`, and `report.html` has
+the pictures. Shares are per cent; `±` is the standard deviation over runs (seeds, or folds); ranges are 95 %
+intervals, Wilson's for one share, bootstrap over galaxies for differences. McNemar's test is exact, on the same
+galaxies.
+
+28,793 Galaxy Zoo 2 galaxies by label. Their collectors selected with >= where the paper has >: two CRS and one CSS more
+than its 28,790 (training 6749, 6455, 463, 3122, 6245; validation and test as in its Table 2).
+"""
+WHAT_IS_WHAT = """\
+`passes`: images that training looked at; `s`: training and validation, wall clock; `ECE`: expected calibration error.
+The first row is what the others are compared with."""
+
+
+def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, _splits(), *_labels(results)]
+    for name, study in studies.items():
+        if any(cell["runs"] for cell in study["cells"].values()):
+            parts.append(_study(name, study))
+    parts += [*_explained(results), _others(studies), _left_out(studies)]
+    return "\n".join(parts)
+
+
+def _splits() -> str:
+    rows = [[name, *numbers, sum(numbers)] for name, numbers in SPLITS.items()]
+    return "## The paper's splits (its Table 2)\n\n" + table(["", *CLASSES, "total"], rows)
+
+
+def _labels(results: Path) -> list[str]:
+    found = []
+    for path in sorted(results.glob("*/redraw.json")):
+        text = "\n".join(redraw.lines(json.loads(path.read_text())))
+        found.append(f"## What the labels allow\n\nSurvey `{path.parent.name}`, by `hiwl redraw`.\n\n{text}\n")
+    return found
+
+
+def _study(name: str, study: dict[str, Any]) -> str:
+    cells = {title: cell for title, cell in study["cells"].items() if cell["runs"]}
+    done = sum(len(cell["runs"]) for cell in cells.values())
+    parts = [f"## Study `{name}`\n", f"{study['question']}\n", f"{done} of {study['planned']} runs are on record.\n"]
+    parts.append("Common to all: " + ", ".join(f"`{choice}`" for choice in study["common"]) + ".\n")
+    evaluated = study["until"] == "evaluate"
+    parts += [_overview(cells, evaluated), WHAT_IS_WHAT + "\n"]
+    if study["comparisons"]:
+        parts.append(_comparisons(study, evaluated))
+    if evaluated:
+        parts += [_per_class(cells), _checkpoints(cells), _confusions(cells)]
+    parts += [_choices(cells), _costs(cells)]
+    return "\n".join(parts)
+
+
+def _overview(cells: dict[str, Any], evaluated: bool) -> str:
+    header = ["", "runs", "validation", "mean recall", "CSS", "ECE"]
+    if evaluated:
+        header += ["test", "95 %", "mean recall", "CSS", "ECE", "paper"]
+    header += ["epochs", "passes", "s"]
+    rows = []
+    for title, cell in cells.items():
+        over, first = cell["over_runs"], cell["runs"][0]
+        row = [title, f"{len(cell['runs'])} of {cell['planned']}"]
+        row += [_spread(over.get(f"validation_{name}")) for name in ("accuracy", "mean_recall", "recall_CSS")]
+        row += [_spread(over.get("validation_calibration_error"))]
+        if evaluated:
+            whole = cell.get("pooled") or (first if len(cell["runs"]) == 1 else None)
+            row += [_spread(over["accuracy"]), _interval(whole["accuracy_interval"]) if whole else ""]
+            row += [_spread(over["mean_recall"]), _spread(cell["per_class"]["CSS"]["recall"])]
+            row += [_spread(over["calibration_error"]), _papers(title)]
+        row += [" + ".join(str(n) for n in first["epochs"].values()), str(first["passes"])]
+        rows.append([*row, f"{over['cost_seconds']['mean']:.0f}"])
+    if evaluated:
+        rows.append(_paper_row(len(header)))
+    return table(header, rows)
+
+
+def _papers(title: str) -> str:
+    if title in ABLATIONS:
+        return percent(ABLATIONS[title][0])
+    backbone, _, kind = title.partition(", ")
+    if backbone in BACKBONES and kind in ("plain", "method"):
+        return percent(BACKBONES[backbone][kind == "method"])
+    return ""
+
+
+def _paper_row(length: int) -> list[str]:
+    paper = paper_metrics()
+    row = ["paper (B1, 240 px)", "1", percent(VALIDATION_ACCURACY), "", "", "", percent(paper["accuracy"])]
+    row += [_interval(paper["accuracy_interval"]), percent(paper["mean_recall"])]
+    row += [percent(paper["per_class"]["CSS"]["recall"]), "", "", "123 + 96", "3176877", "43200"]
+    return row + [""] * (length - len(row))
+
+
+def _comparisons(study: dict[str, Any], evaluated: bool) -> str:
+    first = next(iter(study["cells"]))
+    header = ["against " + first, "pairs", "validation"]
+    header += ["test", "95 %", "McNemar: only this right, only the other, p"] if evaluated else []
+    rows = []
+    for title, found in study["comparisons"].items():
+        row = [title, str(found["pairs"]), _spread(found["validation"], signed=True)]
+        if "test" in found:
+            row += [
+                f"{100 * found['test']['difference']:+.2f}",
+                _interval((found["test"]["low"], found["test"]["high"])),
+            ]
+            row += [
+                "; ".join(
+                    f"{one['only_this_right']}, {one['only_first_right']}, {one['p']:.2g}" for one in found["mcnemar"]
+                )
+            ]
+        rows.append(row)
+    return table(header, rows)
+
+
+def _per_class(cells: dict[str, Any]) -> str:
+    parts = []
+    paper = paper_metrics()["per_class"]
+    for value in ("recall", "precision", "f1"):
+        rows = [
+            [title, *(_spread(cell["per_class"][name][value]) for name in CLASSES)] for title, cell in cells.items()
+        ]
+        for name, (_, recalls) in ABLATIONS.items():
+            if value == "recall" and name in cells:
+                rows.append([f"paper, {name}", *map(percent, recalls)])
+        if value != "recall" or "HIWL" not in cells:
+            rows.append(["paper, HIWL", *(percent(paper[name][value]) for name in CLASSES)])
+        parts.append(table([value, *CLASSES], rows))
+    return "\n".join(parts)
+
+
+def _checkpoints(cells: dict[str, Any]) -> str:
+    """The three best validation accuracies of each node, first run."""
+
+    def listed(best: Sequence[Sequence[float]]) -> str:
+        return ", ".join(f"{percent(accuracy)} ({epoch:.0f})" for accuracy, epoch in best)
+
+    rows = [
+        [f"{title}, {node}", listed(best)]
+        for title, cell in cells.items()
+        for node, best in cell["runs"][0]["checkpoints"].items()
+    ]
+    rows += [[f"paper, {node}", listed(best)] for node, best in CHECKPOINTS.items()]
+    return table(["node, first run", "best validation accuracies (epoch)"], rows)
+
+
+def _confusions(cells: dict[str, Any]) -> str:
+    parts = []
+    for title, counts in [
+        *((title, cell["confusion"]) for title, cell in cells.items()),
+        ("paper", CONFUSION.tolist()),
+    ]:
+        parts.append(table([title, *CLASSES], [[CLASSES[i], *row] for i, row in enumerate(counts)]))
+    return "Test confusion (rows true, columns said), all runs of a row together:\n\n" + "\n".join(parts)
+
+
+def _choices(cells: dict[str, Any]) -> str:
+    lines = [
+        f"- {title}: {', '.join(f'`{choice}`' for choice in cell['choices']) or 'nothing more'}"
+        for title, cell in cells.items()
+    ]
+    return "\n".join(["What each row chooses beyond the common:", "", *lines, ""])
+
+
+def _costs(cells: dict[str, Any]) -> str:
+    runs = [run for cell in cells.values() for run in cell["runs"]]
+    machines = ", ".join(sorted({f"{run['hardware']} ({run['device']})" for run in runs}))
+    counts = next(iter(cells.values()))["galaxies"]
+    galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
+    splits = {cell["split_sha256"][:12] for cell in cells.values()}
+    split = f"split `{splits.pop()}`" if len(splits) == 1 else "splits by fold"
+    return f"Galaxies: {galaxies}; {split}. {sum(run['cost_seconds'] for run in runs) / 3600:.1f} h on {machines}.\n"
+
+
+def _explained(results: Path) -> list[str]:
+    """What `hiwl explain` left of its figures."""
+    found = []
+    for path in sorted(results.glob("*/*.explained.json")):
+        found.append(_figures(path.name.removesuffix(".explained.json"), json.loads(path.read_text())))
+    return ["## Figures 6 and 7, as measurements\n", *found] if found else []
+
+
+def _figures(name: str, content: dict[str, Any]) -> str:
+    return f"### `{name}`\n\n```json\n{json.dumps(content, indent=1)}\n```\n"
+
+
+def _others(studies: dict[str, Any]) -> str:
+    ours = [
+        (f"this repository: {name}, {title}", over["accuracy"]["mean"], 5)
+        for name, study in studies.items()
+        for title, cell in study["cells"].items()
+        if (over := cell.get("over_runs")) and "accuracy" in over and study["until"] == "evaluate"
+    ]
+    best = [max(ours, key=lambda one: one[1])] if ours else []
+    rows = [
+        [title, percent(value), classes] for title, value, classes in sorted([*OTHERS, *best], key=lambda one: -one[1])
+    ]
+    return (
+        "## What others report (the paper's Table 8)\n\nEach on galaxies and classes of its own: no contest.\n\n"
+        + table(["", "accuracy", "classes"], rows)
+    )
+
+
+def _left_out(studies: dict[str, Any]) -> str:
+    missing = [
+        f"- `{name}`: {title} ({cell['planned'] - len(cell['runs'])} of {cell['planned']})"
+        for name, study in studies.items()
+        for title, cell in study["cells"].items()
+        if len(cell["runs"]) < cell["planned"]
+    ]
+    lines = ["## Not run yet", "", *(missing or ["Nothing: every run of every study is on record."]), ""]
+    return "\n".join(
+        [*lines, "The paper's Tables 9 to 11 (per class, against three other methods) were not at hand.", ""]
+    )
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:], ""])
+
+
+def percent(value: float) -> str:
+    """A share in per cent."""
+    return f"{100 * value:.2f}"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"{percent(ends[0])} to {percent(ends[1])}"
+
+
+def _spread(value: dict[str, float | None] | None, signed: bool = False) -> str:
+    if value is None or value["mean"] is None:
+        return ""
+    mean = f"{100 * value['mean']:+.2f}" if signed else percent(value["mean"])
+    return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.2f}"

@@ -1,0 +1,201 @@
+"""`hiwl redraw`: how sure the labels themselves are. Writes ``redraw.json`` beside the survey's records in ``results``.
+
+Each galaxy of a survey of votes is shown to a second crowd: volunteers who walk down the tree of questions and answer
+with the chances of the galaxy's *observed* fractions. Their fractions go through the same selection. What is counted:
+how often a second crowd of that size, drawn from the observed fractions, would label the galaxy otherwise.
+
+What that says of a classifier's accuracy. The test galaxies have their labels because a first crowd selected them. As
+a classifier, the second crowd names that label for at least stayed x (1 - changed) of them and at most 1 - stayed x
+changed: of a galaxy that leaves, the selection names no class. Bootstrap reasoning takes the second crowd's scatter
+about the observed fractions for the first one's about the true ones; then `changed` estimates how often a classifier
+that knew the true fractions would differ from the labels of galaxies that both select. This is an estimate and no
+bound: galaxies were selected partly by luck, real volunteers have weights and are not equally many everywhere, and
+whatever a picture does not show costs a classifier more. Volunteers without weights often tie: exactly half of an even
+crowd is not above .50, so more galaxies leave, and fewer change, than with one volunteer more or less.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hiwl.errors import HiwlError
+from hiwl.files import sha256, write_json
+from hiwl.layout import RAW_MANIFEST, RAW_TABLE
+from hiwl.params import PARAMS, read_section
+from hiwl.record import results_folder
+from hiwl.select import SelectParams, select
+from hiwl.votes import ID, TASKS
+
+VOLUNTEERS = (20, 40, 44, 60)  # from the fewest that the paper admits; Galaxy Zoo 2 had some 40 a galaxy
+REPEATS = 200
+SEED = 1
+REJECTED = -1  # in place of a class's number
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Rules = dict[str, dict[str, float]]
+
+
+def main() -> None:
+    """Redraw the current survey's votes; print the table, and where the galaxies are real, keep the figures.
+
+    Raises:
+        HiwlError: the survey in ``data/raw`` has no votes, or is not the one that params.yaml names.
+    """
+    manifest = json.loads(RAW_MANIFEST.read_text())
+    survey = read_section("raw")["survey"]
+    if manifest["table"] != "votes":
+        raise HiwlError(
+            f"{RAW_MANIFEST}: the table holds {manifest['table']}, and only votes can be drawn again. "
+            "Bring a survey of votes in: `dvc exp run -S survey=votes select`"
+        )
+    if manifest["survey"] != survey:
+        raise HiwlError(
+            f"{RAW_MANIFEST}: holds the survey {manifest['survey']}, {PARAMS} names {survey}. "
+            "Bring that one in: `dvc repro select`"
+        )
+    votes = pd.read_csv(RAW_TABLE)
+    rules = SelectParams.parse(read_section("select"), "select").rules
+    crowds = tqdm(VOLUNTEERS, "redrawing", unit="crowd")
+    content = {
+        "crowds": [redraw(votes, rules, volunteers, REPEATS, SEED) for volunteers in crowds],
+        "repeats": REPEATS,
+        "rules": rules,
+        "seed": SEED,
+        "survey": survey,
+        "table_sha256": sha256(RAW_TABLE),
+    }
+    print("\n".join(lines(content)))
+    if (folder := results_folder()) is not None:
+        write_json(folder / "redraw.json", content)
+        print(f"redraw: {folder / 'redraw.json'}")
+
+
+def redraw(votes: pd.DataFrame, rules: Rules, volunteers: int, repeats: int, seed: int) -> dict[str, Any]:
+    """What `repeats` crowds of `volunteers` make of each galaxy of the table `votes`, for each class that it has now.
+
+    Counts (`drawn_as`) are over all repeats. Shares have their standard errors over galaxies: how far they would be
+    off on other galaxies of the kind.
+
+    Raises:
+        HiwlError: rules on unknown columns, or that take one galaxy for two classes, if only when it is drawn again.
+    """
+    rng = np.random.default_rng([seed, volunteers])
+    chances = answer_chances(votes)
+    now = _classes(votes, rules)
+    drawn = np.stack(
+        [_classes(votes[[ID]].assign(**walk(chances, volunteers, rng)), rules) for _ in range(repeats)], axis=1
+    )
+    rejected = now == REJECTED
+    return {
+        "classes": {name: _kept(now, drawn, now == number, rules) for number, name in enumerate(rules)},
+        "rejected": {
+            "drawn_as": _counts(drawn[rejected], rules),
+            "entered": _share((drawn[rejected] != REJECTED).sum(axis=1), np.full(rejected.sum(), repeats)),
+            "galaxies": int(rejected.sum()),
+        },
+        "selected": _kept(now, drawn, ~rejected, rules),
+        "volunteers": volunteers,
+    }
+
+
+def answer_chances(votes: pd.DataFrame) -> dict[int, Array]:
+    """For each task of the tree, the chances (galaxies, answers) of those who reach it; rows sum to 1.
+
+    They are fractions of what the answers sum to, which rounding sets apart from the fraction that reached the task.
+    Where nobody answered, every answer is as likely.
+    """
+    chances = {}
+    for number, task in TASKS.items():
+        fractions = votes[task.columns(number)].to_numpy(float)
+        total = fractions.sum(axis=1, keepdims=True)
+        even = np.full_like(fractions, 1 / task.answers)
+        chances[number] = np.divide(fractions, total, out=even, where=total > 0)
+    return chances
+
+
+def walk(chances: dict[int, Array], volunteers: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Send `volunteers` people down the tree for each galaxy; by column, the fractions (galaxies,) of all of them."""
+    counts: dict[str, Ints] = {}
+    for number, task in TASKS.items():
+        reached = volunteers if task.reached_by is None else counts[task.reached_by]
+        answers = rng.multinomial(reached, chances[number])
+        counts |= zip(task.columns(number), answers.T, strict=True)
+    return {column: count / volunteers for column, count in counts.items()}
+
+
+def lines(content: dict[str, Any]) -> list[str]:
+    """The table of one ``redraw.json`` in Markdown, with what its columns mean."""
+    first = content["crowds"][0]
+    selected, rejected = first["selected"]["galaxies"], first["rejected"]["galaxies"]
+    header = ["volunteers", "stay selected %", "of these class changed %", "CSS changed %", "left the clean set %"]
+    header += ["CSS left %", f"entered (of {rejected} rejected)"]
+    rows = []
+    for crowd in content["crowds"]:
+        every, cigars = crowd["selected"], crowd["classes"].get("CSS", {"changed": None, "left": None})
+        shares = [every["stayed"], every["changed"], cigars["changed"], every["left"], cigars["left"]]
+        entered = _in_words(crowd["rejected"]["entered"], rejected, 0)
+        rows.append([str(crowd["volunteers"]), *(_in_words(share, 100, 2) for share in shares), entered])
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        f"What second crowds, drawn from the observed vote fractions, make of the galaxies of `{content['survey']}`,",
+        f"{selected} selected and {rejected} rejected: means over {content['repeats']} of each size, ± standard errors",
+        "over galaxies. `CSS` are the cigars.",
+    ]
+
+
+def _classes(votes: pd.DataFrame, rules: Rules) -> Ints:
+    """The number of each galaxy's class in the order of `rules`, or REJECTED."""
+    selected = select(votes, rules)["class"]
+    numbers = np.full(len(votes), REJECTED)
+    numbers[votes.index.get_indexer(selected.index)] = selected.map(list(rules).index)
+    return numbers
+
+
+def _kept(now: Ints, drawn: Ints, rows: NDArray[np.bool_], rules: Rules) -> dict[str, Any]:
+    """Of selected galaxies: which stay so, which of these change their class, which leave."""
+    stays = drawn[rows] != REJECTED
+    changes = stays & (drawn[rows] != now[rows, None])
+    every = np.full(len(stays), drawn.shape[1])
+    return {
+        "changed": _share(changes.sum(axis=1), stays.sum(axis=1)),
+        "drawn_as": _counts(drawn[rows], rules),
+        "galaxies": len(stays),
+        "left": _share((~stays).sum(axis=1), every),
+        "stayed": _share(stays.sum(axis=1), every),
+    }
+
+
+def _counts(drawn: Ints, rules: Rules) -> dict[str, int]:
+    return {name: int((drawn == number).sum()) for number, name in enumerate(rules)}
+
+
+def _share(hits: Ints, trials: Ints) -> dict[str, float | None] | None:
+    """Hits among trials, both (galaxies,), with its standard error over galaxies; None where nothing was tried.
+
+    A galaxy's trials are no independent ones: the error is that of a ratio of sums over galaxies (Cochran, Sampling
+    Techniques, 1977, chapter 6).
+    """
+    galaxies, total = len(trials), int(trials.sum())
+    if total == 0:
+        return None
+    share = hits.sum() / total
+    error = None
+    if galaxies > 1:
+        error = float(np.sqrt(galaxies / (galaxies - 1) * ((hits - share * trials) ** 2).sum()) / total)
+    return {"share": float(share), "standard_error": error}
+
+
+def _in_words(share: dict[str, float | None] | None, unit: float, digits: int) -> str:
+    if share is None:
+        return "–"
+    value, error = share["share"], share["standard_error"]
+    assert value is not None
+    return f"{unit * value:.{digits}f}" + ("" if error is None else f" ± {unit * error:.{digits}f}")
