@@ -29,11 +29,13 @@ class Project:
 
     folder: Path
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the folder; what it printed is in `stdout`, errors included."""
+    def run(
+        self, *command: str, check: bool = True, folder: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's folder or another; what it printed is in `stdout`, errors included."""
         done = subprocess.run(
             command,
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=environment(**variables),
             text=True,
             stdout=subprocess.PIPE,

@@ -2,8 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from hiwl import study
+from hiwl.choose import ChooseParams
 from hiwl.errors import HiwlError
 from hiwl.pack import PackParams
 from hiwl.params import read_section
@@ -11,6 +12,7 @@ from hiwl.raw import RawParams
 from hiwl.register import RegisterParams
 from hiwl.select import SelectParams
 from hiwl.split import SplitParams
+from hiwl.study import cells, read_study
 from hiwl.train import TrainParams
 
 
@@ -68,11 +70,11 @@ def test_a_node_without_a_recipe_and_a_wrong_override_are_named(committed: dict[
 @pytest.mark.parametrize("hierarchy", ["paper", "flat"])
 def test_every_choice_in_conf_is_valid(survey: str, hierarchy: str) -> None:
     for recipe in ("quick", "paper"):
-        for backbone in ("small", "lite0", "b1"):
+        for backbone in ("small", "lite0", "lite1", "b1"):
             choices = [f"survey={survey}", f"hierarchy={hierarchy}", f"recipe={recipe}", f"backbone={backbone}"]
             if survey == "files":
                 choices += [f"raw.source.{name}_sha256={64 * 'a'}" for name in ("images", "table")]
-            params = compose(choices)
+            params = study.compose(choices)
             RawParams.parse(params["raw"], "raw")
             SelectParams.parse(params["select"], "select")
             SplitParams.parse(params["split"], "split")
@@ -83,8 +85,26 @@ def test_every_choice_in_conf_is_valid(survey: str, hierarchy: str) -> None:
                 train.recipe_of(node)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("conf/study/*.yaml")), ids=lambda path: path.stem
+)
+def test_every_run_of_every_study_is_valid_and_no_run_is_another(path: Path) -> None:
+    planned = cells(read_study(path.stem))
+    assert len({cell.definition for cell in planned}) == len(planned)
+    for cell in planned:
+        if cell.seed == 1:
+            params = study.compose(cell.choices)
+            PackParams.parse(params["pack"], "pack")
+            SplitParams.parse(params["split"], "split")
+            ChooseParams.parse(params["choose"], "choose")
+            train = TrainParams.parse(params["train"], "train")
+            assert 0.85 * params["pack"]["side"] <= train.input <= params["pack"]["side"]
+            for node in params["hierarchy"]:
+                train.recipe_of(node)
+
+
 def test_params_yaml_is_the_composition_of_conf(committed: dict[str, Any]) -> None:
-    assert compose([]) == committed
+    assert study.compose([]) == committed
 
 
 def test_no_parameter_has_a_name_that_the_run_cache_overlooks(committed: dict[str, Any]) -> None:
@@ -95,15 +115,3 @@ def test_no_parameter_has_a_name_that_the_run_cache_overlooks(committed: dict[st
         return set(content) | {name for value in content.values() for name in names(value)}
 
     assert not names(committed) & {"size", "nfiles"}
-
-
-def compose(choices: list[str]) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    conf = Path(__file__).parents[1] / "conf"
-    with initialize_config_dir(str(conf), version_base=None):
-        text = OmegaConf.to_yaml(hydra_compose("config", overrides=choices), resolve=True)
-    content: dict[str, Any] = yaml.safe_load(text)
-    return content

@@ -109,7 +109,7 @@ def test_a_flat_and_a_three_layer_tree_run_from_raw_to_a_served_answer(finished:
 
 
 def test_a_new_split_seed_reruns_the_split_and_what_follows_but_not_the_pack(project: Project) -> None:
-    project.change(split={"seed": 2, "held_out": 0.2})
+    project.change(split=project.read()["split"] | {"seed": 2})
     said = project.run("dvc", "repro", "split", "pack").stdout
     assert "Running stage 'split'" in said
     assert "Stage 'pack' didn't change" in said
@@ -198,6 +198,33 @@ def test_restore_does_not_pair_a_served_model_with_another_choice(project: Proje
     done = project.run("hiwl", "restore", check=False)
     assert done.returncode == 1
     assert "holds another choice" in done.stdout
+
+
+def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_command(project: Project) -> None:
+    assert "simulated galaxies" in project.run("hiwl", "publish", "small", check=False).stdout
+    record = json.loads((project.folder / "reports/record.json").read_text())
+    record["columns"]["survey"] = "mine"
+    (project.folder / "reports/record.json").unlink()  # a link into the cache
+    (project.folder / "reports/record.json").write_text(json.dumps(record))
+    project.run("hiwl", "publish", "small")
+    folder = project.folder / "pretrained/small"
+    weights = next(folder.glob("root/*.safetensors"))
+    whole = project.folder / "models/nodes/root" / weights.name
+    assert weights.stat().st_size < 0.6 * whole.stat().st_size
+    project.run("sha256sum", "--check", "SHA256SUMS", folder=folder)
+    card = (folder / "README.md").read_text()
+    accuracy = json.loads((folder / "record.json").read_text())["metrics"]["test_accuracy"]
+    assert f"accuracy {100 * accuracy:.2f} %" in card
+    assert all(f"| {name} |" in card for name in ("CRS", "IBS", "CSS", "EO", "SPI"))
+
+    project.run("hiwl", "adopt", "small")
+    version = store(project).get_model_version_by_alias("hiwl-small", "champion")
+    assert version.tags["survey"] == "mine"
+    assert "holds small" in project.run("hiwl", "adopt", "large", check=False).stdout
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    told = project.run("hiwl", "adopt", "small", check=False)
+    assert told.returncode == 1
+    assert f"root/{weights.name}: not as in SHA256SUMS" in told.stdout
 
 
 def test_runs_of_temporary_experiments_arrive_in_the_same_store(project: Project) -> None:

@@ -135,7 +135,8 @@ def test_records_of_real_runs_are_kept_and_rebuild_mlflow_and_the_report(project
     first = against["mcnemar"][0]
     assert (first["only_this_right"], first["only_first_right"]) == (1, 2)
     assert first["p"] == pytest.approx(1.0)
-    assert against["test"]["low"] <= against["test"]["difference"] == pytest.approx(-0.05) <= against["test"]["high"]
+    assert against["test"]["difference"] == pytest.approx(-0.05)
+    assert against["test"]["low"] <= against["test"]["difference"] <= against["test"]["high"]
     text = Path("docs/results.md").read_text()
     assert "96.32" in text
     assert "4 of 4 runs are on record" in text

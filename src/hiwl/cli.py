@@ -19,8 +19,10 @@ COMMANDS = {
     "study": "run what is missing of a study in conf/study, or put it into DVC's queue",
     "explain": "what the chosen models look at: t-SNE of features, Grad-CAM, the sheet of errors",
     "redraw": "how sure the labels are: draw the volunteers again from a survey's votes",
+    "publish": "the evaluated choice as weights for everyone, with their card, into pretrained/",
+    "adopt": "register weights of pretrained/ as they are",
     "restore": "rebuild MLflow's runs and registry from what git and `dvc pull` bring",
-    "report": "write docs/results.md and docs/results.json from the records in results/",
+    "report": "write docs/results.md, docs/results.json and report.html from the records in results/",
 }
 
 
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         verb = verbs.add_parser(name, help=text, description=text)
         if name == "train":
             verb.add_argument("node", help="a node of the hierarchy in params.yaml, such as root")
+        if name in ("publish", "adopt"):
+            verb.add_argument("name", help="a folder of pretrained/, such as small")
         if name == "study":
             verb.add_argument("name", help="a file of conf/study, without .yaml")
             verb.add_argument("--queue", action="store_true", help="into DVC's queue instead of one after the other")

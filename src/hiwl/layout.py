@@ -26,4 +26,6 @@ CHOICE_TABLE = CHOICE / "combinations.csv"
 REPORTS = Path("reports")
 SERVED = Path("models/served")
 
+PRETRAINED = Path("pretrained")  # git's: published weights, one folder a model
+
 WORK = Path(".work")  # in the project's root: what a killed stage resumes from; no stage's output

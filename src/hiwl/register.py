@@ -68,9 +68,9 @@ def main() -> None:
     params = RegisterParams.parse(read_section("register"), "register")
     record = Record.model_validate_json((REPORTS / "record.json").read_text())
     pass_gate(record.metrics, params.gate)  # before anything is written
-    with replacing_folder(SERVED) as beside:
+    with tempfile.TemporaryDirectory() as scratch, replacing_folder(SERVED) as beside:
         beside.rmdir()  # MLflow makes it
-        save(beside)
+        save(beside, bundle(Path(scratch)))
     number = register(SERVED, record, params)
     print(f"register: {params.name} version {number} is {params.alias!r}")
 
@@ -84,21 +84,28 @@ def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
         raise HiwlError(f"register.gate: {'; '.join(low)}. Nothing was registered and the alias was not moved.")
 
 
-def save(folder: Path) -> None:
-    """Save the choice, its checkpoints and the code that answers as an MLflow model folder."""
+def bundle(folder: Path) -> Path:
+    """Bring the choice (``choice.json``) and the checkpoints that it names (``<node>/<file>``) into `folder`."""
+    shutil.copyfile(CHOICE_FILE, folder / "choice.json")
+    for node, chosen in json.loads(CHOICE_FILE.read_text())["nodes"].items():
+        (folder / node).mkdir()
+        shutil.copyfile(NODES / node / chosen["file"], folder / node / chosen["file"])
+    return folder
+
+
+def save(folder: Path, bundle: Path) -> None:
+    """Save a bundle (a choice and its checkpoints) and the code that answers as an MLflow model folder."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
-    tree = Tree(read_section("hierarchy"))
+    tree = Tree(json.loads((bundle / "choice.json").read_text())["hierarchy"])
     here = Path(__file__).parent
     outputs = [("class", DataType.string), ("probability", DataType.double)]
     outputs += [(f"p_{name}", DataType.double) for name in tree.classes]
     outputs += [("route", DataType.string), ("error", DataType.string)]
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = Path(scratch, "choice")
-        _bundle(bundle)
         code = Path(scratch, "hiwl")
         code.mkdir()
         for module in MODULES:
@@ -117,18 +124,18 @@ def save(folder: Path) -> None:
         )
 
 
-def register(folder: Path, record: Record, params: RegisterParams) -> str:
+def register(folder: Path, record: Record, params: RegisterParams, choice: Path = CHOICE_FILE) -> str:
     """Make the saved model a version of the registered model (unless it is one) and move the alias to it.
 
     Raises:
-        HiwlError: the gate is not passed, or `folder` holds another choice than the evaluated one.
+        HiwlError: the gate is not passed, or `folder` holds another choice than the evaluated one, `choice`.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     pass_gate(record.metrics, params.gate)
-    if (folder / "artifacts/choice/choice.json").read_bytes() != CHOICE_FILE.read_bytes():
-        raise HiwlError(f"{folder} holds another choice than {CHOICE_FILE}: `dvc repro` makes them agree")
+    if (folder / "artifacts/choice/choice.json").read_bytes() != choice.read_bytes():
+        raise HiwlError(f"{folder} holds another choice than {choice}: `dvc repro` makes them agree")
     run_id = tracking.log_run(record)
     assert run_id is not None  # MLflow is here, or saving would have failed
     store = tracking.client()
@@ -159,12 +166,3 @@ def _version_with(store: Any, name: str, content: str) -> str | None:
         if made.tags.get("hiwl.content") == content:
             return str(made.version)
     return None
-
-
-def _bundle(folder: Path) -> None:
-    """`choice.json` and the checkpoints that it names, as `folder/<node>/<file>`."""
-    folder.mkdir()
-    shutil.copyfile(CHOICE_FILE, folder / "choice.json")
-    for node, chosen in json.loads(CHOICE_FILE.read_text())["nodes"].items():
-        (folder / node).mkdir()
-        shutil.copyfile(NODES / node / chosen["file"], folder / node / chosen["file"])

@@ -1,0 +1,106 @@
+"""`hiwl publish <name>`: the evaluated choice as weights for everyone, in ``pretrained/<name>``.
+
+Leaves there ``choice.json``, each node's checkpoint in half precision (what has one dimension, such as batch
+normalisation's, stays in single precision: it is small, and its range is not), ``record.json``, ``SHA256SUMS`` and the
+model card ``README.md``. What is shipped is what the card's figures were measured on: the halved weights answer the
+test set anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jinja2 import Environment, StrictUndefined
+from safetensors.torch import load_file, save_file
+
+from hiwl.calibration import calibration_error
+from hiwl.classifier import Classifier, device_of
+from hiwl.dataset import read_split
+from hiwl.errors import HiwlError
+from hiwl.evaluate import measure
+from hiwl.files import replacing_folder, sha256, write_json, write_text
+from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
+from hiwl.record import Record
+from hiwl.register import bundle
+from hiwl.settings import settings
+
+SUMS = "SHA256SUMS"
+CARD = Path(__file__).with_name("card.md.jinja")
+
+
+def main(name: str) -> None:
+    """Write ``pretrained/<name>``.
+
+    Raises:
+        HiwlError: the evaluated choice is of a simulated survey, or is not the one in ``models/choice``.
+    """
+    record = Record.model_validate_json((REPORTS / "record.json").read_text())
+    if record.columns["survey"] == "simulated":
+        raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
+    with replacing_folder(PRETRAINED / name) as beside:
+        bundle(beside)
+        for path in beside.glob("*/*.safetensors"):
+            save_file(halved(path), path)
+        _describe(name, record, beside)
+    print(f"publish: {PRETRAINED / name}; look at README.md there before it is committed")
+
+
+def halved(path: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors, those of more than one dimension in half precision."""
+    weights = load_file(path)
+    return {
+        key: value.half() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()
+    }
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """By file: its SHA-256, as ``SHA256SUMS`` has it."""
+    lines = (folder / SUMS).read_text().splitlines()
+    return {name: digest for digest, name in (line.split("  ") for line in lines)}
+
+
+def _describe(name: str, record: Record, folder: Path) -> None:
+    choice = json.loads((folder / "choice.json").read_text())
+    classifier = Classifier(
+        folder / "choice.json", lambda node, file: folder / node / file, device_of(settings().accelerator)
+    )
+    classes = classifier.tree.classes
+    images, labels = read_split("test", classifier.tree)
+    routed = classifier(images)
+    metrics, per_class = measure(labels, routed.label, classes)
+    before = pd.read_csv(REPORTS / "answers.csv.gz")["answer"].to_numpy()
+    write_json(folder / "record.json", record.finished({"test_accuracy": metrics["accuracy"]}).to_json())
+    paths = [folder / "choice.json", folder / "record.json", *sorted(folder.glob("*/*.safetensors"))]
+    files = [
+        {"name": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
+    ]
+    counts = {"training": record.data["counts"]["training"], "validation": record.data["counts"]["validation"]}
+    train = record.parameters["train"]
+    values: dict[str, Any] = {
+        "name": name,
+        "record": record,
+        "choice": choice,
+        "counts": ", ".join(f"{n} {part}" for part, n in (counts | {"test": len(labels)}).items()),
+        "split": sha256(SPLITS_TABLE)[:12],
+        "temperatures": ", ".join(f"{value:.3f}" for value in choice["temperatures"].values()),
+        "files": files,
+        "recipe": json.dumps({"recipe": train["recipe"], "nodes": train["nodes"]}, indent=1),
+        "metrics": metrics,
+        "changed": int((before != np.array(classes)[routed.label]).sum()),
+        "error": calibration_error(routed.probabilities, labels),
+        "per_class": per_class.to_dict("records"),
+        "errors": _commonest_errors(labels, routed.label, classes),
+    }
+    environment = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.globals["percent"] = lambda share: f"{100 * share:.2f} %"
+    write_text(folder / "README.md", environment.from_string(CARD.read_text()).render(values))
+    write_text(folder / SUMS, "".join(f"{file['sha256']}  {file['name']}\n" for file in files))
+
+
+def _commonest_errors(labels: Any, said: Any, classes: list[str]) -> str:
+    wrong = pd.DataFrame({"is": np.array(classes)[labels], "said": np.array(classes)[said]}).query("`is` != said")
+    kinds = (wrong["is"] + " taken for " + wrong["said"]).value_counts().head(5)
+    return ", ".join(f"{kind} ({number})" for kind, number in kinds.items()) or "none"
