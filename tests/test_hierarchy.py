@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.errors import HiwlError
-from hiwl.hierarchy import Floats, Ints, Tree, route
+from hiwl.hierarchy import Floats, Ints, Routing, Tree, route
 
 PAPER = {"root": ["CRS", "IBS", "SPI", "narrow"], "narrow": ["CSS", "EO"]}
 
@@ -67,6 +67,26 @@ def test_only_images_that_the_first_layer_sends_on_reach_the_second() -> None:
     assert routed.probabilities[1] == pytest.approx([0.1, 0.1, 0.2, 0.48, 0.12])
 
 
+def test_soft_routing_asks_every_node_and_can_answer_what_hard_routing_cannot() -> None:
+    # Narrow is less likely than CRS, but hard routing never hears how sure the second node is.
+    given_by = {"root": [[0.40, 0.20, 0.02, 0.38]], "narrow": [[0.99, 0.01]]}
+    tree = Tree(PAPER)
+    hard, soft = (
+        route(tree, lambda node, rows: np.array(given_by[node])[rows], 1, {"CSS": 1, "EO": 4}, routing)
+        for routing in ("hard", "soft")
+    )
+    assert [tree.classes[routed.label[0]] for routed in (hard, soft)] == ["CRS", "CRS"]
+    assert soft.probabilities[0] == pytest.approx([0.40, 0.20, 0.02, 0.38 * 0.99, 0.38 * 0.01])
+    given_by["root"] = [[0.37, 0.25, 0.0, 0.38]]
+    given_by["narrow"] = [[0.5, 0.5]]
+    hard, soft = (
+        route(tree, lambda node, rows: np.array(given_by[node])[rows], 1, {"CSS": 1, "EO": 4}, routing)
+        for routing in ("hard", "soft")
+    )
+    assert [tree.classes[routed.label[0]] for routed in (hard, soft)] == ["CSS", "CRS"]
+    assert soft.routes == [["root", "CRS"]]
+
+
 def test_an_equal_choice_goes_to_the_earlier_child() -> None:
     routed = route(Tree({"root": ["A", "B"]}), lambda node, rows: np.full((len(rows), 2), 0.5), 1, {"A": 1, "B": 1})
     assert routed.label.tolist() == [0]
@@ -88,19 +108,21 @@ def trees(draw: st.DrawFn) -> dict[str, list[str]]:
     return nodes
 
 
-@given(trees(), st.integers(0, 20), st.integers(0, 1000))
+@given(trees(), st.integers(0, 20), st.integers(0, 1000), st.sampled_from(["hard", "soft"]))
 def test_any_tree_gives_every_image_a_class_and_probabilities_that_sum_to_one(
-    nodes: dict[str, list[str]], count: int, seed: int
+    nodes: dict[str, list[str]], count: int, seed: int, routing: Routing
 ) -> None:
     rng = np.random.default_rng(seed)
     tree = Tree(nodes)
     given_by = {name: rng.dirichlet(np.ones(len(children)), count) for name, children in nodes.items()}
-    routed = route(tree, lambda node, rows: given_by[node][rows], count, dict.fromkeys(tree.classes, 1))
+    routed = route(tree, lambda node, rows: given_by[node][rows], count, dict.fromkeys(tree.classes, 1), routing)
     assert routed.probabilities.sum(axis=1) == pytest.approx(np.ones(count))
     for label, path in zip(routed.label, routed.routes, strict=True):
         assert path[-1] == tree.classes[label]
         assert all(below in nodes[above] for above, below in itertools.pairwise(path))
+    if routing == "soft":
+        assert (routed.label == routed.probabilities.argmax(axis=1)).all()
     # A row's answer does not depend on the rows beside it.
     if count:
-        alone = route(tree, lambda node, rows: given_by[node][rows], 1, dict.fromkeys(tree.classes, 1))
+        alone = route(tree, lambda node, rows: given_by[node][rows], 1, dict.fromkeys(tree.classes, 1), routing)
         assert alone.label[0] == routed.label[0]

@@ -14,6 +14,7 @@ from hiwl.errors import HiwlError
 from hiwl.files import sha256
 from hiwl.layout import RAW_IMAGES, RAW_MANIFEST, RAW_TABLE
 from hiwl.settings import settings
+from hiwl.votes import COLUMNS, ID
 
 
 @pytest.fixture
@@ -64,6 +65,29 @@ def test_a_table_that_asks_for_a_missing_picture_names_the_galaxy(mine: Path, co
     with pytest.raises(ContractError, match="99"):
         raw.main()
     assert not RAW_MANIFEST.exists()
+
+
+def test_votes_on_some_of_the_labelled_galaxies_are_written_beside_the_labels(
+    mine: Path, committed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HiwlError) as told:
+        raw.main()
+    sums = re.findall("_sha256=([0-9a-f]{64})", str(told.value))
+    known = pd.DataFrame([{ID: 11} | dict.fromkeys(COLUMNS, 0.25), {ID: 77} | dict.fromkeys(COLUMNS, 0.5)])
+    known.to_csv(mine / "votes.csv", index=False)
+    describe(committed, *sums, votes=sha256(mine / "votes.csv"))
+    with pytest.raises(HiwlError, match=r"HIWL_VOTES: None: not there"):
+        raw.main()
+    monkeypatch.setenv("HIWL_VOTES", str(mine / "votes.csv"))
+    settings.cache_clear()
+    raw.main()
+    table = pd.read_csv(RAW_TABLE, index_col=ID)
+    assert table["class"].to_dict() == {12: "CRS", 11: "EO"}
+    assert table["Class7.1"].isna().to_dict() == {12: True, 11: False}
+    describe(committed, *sums, votes="0" * 64)
+    with pytest.raises(HiwlError, match=r"votes\.csv: its SHA-256 is"):
+        raw.main()
+    settings.cache_clear()
 
 
 def test_places_that_are_not_set_or_not_there_are_named(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

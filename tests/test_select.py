@@ -129,3 +129,23 @@ def test_rules_that_overlap_name_the_galaxies() -> None:
 def test_a_rule_on_an_unknown_column_is_named() -> None:
     with pytest.raises(HiwlError, match=r"Class12\.1"):
         select.select(pd.DataFrame([{ID: 7, **CLEAR["CRS"]}]), {"A": {"Class12.1": 0.1}})
+
+
+def test_the_class_votes_are_how_many_described_the_galaxy_so(committed: dict[str, Any]) -> None:
+    clean = select.select(competition(), committed["select"]["rules"])
+    for name, column in {"CRS": "Class7.1", "CSS": "Class7.3", "EO": "Class2.1", "SPI": "Class4.1"}.items():
+        assert clean[f"votes_{name}"].equals(clean[column].rename(f"votes_{name}"))
+    total = clean[[f"votes_{name}" for name in PAPER]].sum(axis=1)
+    assert total.between(0, 1 + SUM_TOLERANCE).all()
+
+
+def test_votes_beside_labels_are_kept_and_must_agree_with_them(committed: dict[str, Any]) -> None:
+    rules = committed["select"]["rules"]
+    table = pd.DataFrame([{ID: 1, "class": "CRS", **CLEAR["CRS"]}, {ID: 2, "class": "EO", **CLEAR["EO"]}])
+    table = pd.concat([table, pd.DataFrame([{ID: 3, "class": "SPI"}])], ignore_index=True)
+    clean = select.labelled(table, rules)
+    assert clean["class"].tolist() == ["CRS", "EO", "SPI"]
+    assert clean["votes_EO"].isna().tolist() == [False, False, True]
+    with pytest.raises(HiwlError, match=r"another class than the table of labels, or none: 2$"):
+        select.labelled(table.assign(**{"class": ["CRS", "SPI", "SPI"]}), rules)
+    assert list(select.labelled(table[[ID, "class"]], rules)) == [ID, "class"]

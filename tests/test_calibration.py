@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiwl.calibration import calibration_error, fit_temperature
+from hiwl.comparison import bootstrap_difference, mcnemar
+
+
+def test_what_is_believed_as_often_as_it_is_right_has_no_error() -> None:
+    probabilities = np.tile([[0.75, 0.25]], (8, 1))
+    assert calibration_error(probabilities, np.array([0] * 6 + [1] * 2)) == pytest.approx(0)
+    assert calibration_error(probabilities, np.array([0] * 8)) == pytest.approx(0.25)
+    assert calibration_error(np.eye(2), np.array([0, 0])) == pytest.approx(0.5)
+    assert calibration_error(np.zeros((0, 2)), np.zeros(0, np.int64)) == 0
+
+
+@given(st.floats(0.3, 4), st.integers(0, 9))
+def test_the_temperature_that_logits_were_multiplied_by_is_found_again(factor: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(4000, 3, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0].numpy()
+    own = fit_temperature(logits, labels)
+    assert own == pytest.approx(1, abs=0.15)
+    assert fit_temperature(factor * logits, labels) == pytest.approx(factor * own, rel=1e-3)
+
+
+def test_mcnemar_counts_only_where_two_runs_differ() -> None:
+    first, second = np.array([True] * 8 + [False] * 4), np.array([True] * 6 + [False] * 5 + [True])
+    assert mcnemar(first, second) == (2, 1, 1.0)
+    assert mcnemar(first, first) == (0, 0, 1.0)
+    assert mcnemar(np.array([True] * 10), np.array([False] * 10))[2] == pytest.approx(2 / 2**10)
+
+
+def test_the_bootstrap_interval_holds_the_difference_and_narrows_with_galaxies() -> None:
+    rng = np.random.default_rng(1)
+    widths = []
+    for number in (200, 5000):
+        first, second = (rng.random(number) < 0.9).astype(float), (rng.random(number) < 0.8).astype(float)
+        low, high = bootstrap_difference(first, second)
+        assert low < (first - second).mean() < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+    assert bootstrap_difference(np.ones(9), np.ones(9)) == (0, 0)
