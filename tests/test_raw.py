@@ -72,19 +72,19 @@ def test_votes_on_some_of_the_labelled_galaxies_are_written_beside_the_labels(
 ) -> None:
     with pytest.raises(HiwlError) as told:
         raw.main()
-    sums = re.findall("_sha256=([0-9a-f]{64})", str(told.value))
+    images, table = re.findall("_sha256=([0-9a-f]{64})", str(told.value))
     known = pd.DataFrame([{ID: 11} | dict.fromkeys(COLUMNS, 0.25), {ID: 77} | dict.fromkeys(COLUMNS, 0.5)])
     known.to_csv(mine / "votes.csv", index=False)
-    describe(committed, *sums, votes=sha256(mine / "votes.csv"))
+    describe(committed, images, table, sha256(mine / "votes.csv"))
     with pytest.raises(HiwlError, match=r"HIWL_VOTES: None: not there"):
         raw.main()
     monkeypatch.setenv("HIWL_VOTES", str(mine / "votes.csv"))
     settings.cache_clear()
     raw.main()
-    table = pd.read_csv(RAW_TABLE, index_col=ID)
-    assert table["class"].to_dict() == {12: "CRS", 11: "EO"}
-    assert table["Class7.1"].isna().to_dict() == {12: True, 11: False}
-    describe(committed, *sums, votes="0" * 64)
+    kept = pd.read_csv(RAW_TABLE, index_col=ID)
+    assert kept["class"].to_dict() == {12: "CRS", 11: "EO"}
+    assert kept["Class7.1"].isna().to_dict() == {12: True, 11: False}
+    describe(committed, images, table, "0" * 64)
     with pytest.raises(HiwlError, match=r"votes\.csv: its SHA-256 is"):
         raw.main()
     settings.cache_clear()

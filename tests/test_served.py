@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CHOICE_FILE.parent.mkdir()
         write_json(CHOICE_FILE, content)
         Path("params.yaml").write_text(yaml.safe_dump({"hierarchy": TREES["paper"]}))
+        (folder / "bundle").mkdir()
         register.save(folder / "served", register.bundle(folder / "bundle"))
     finally:
         os.chdir(here)

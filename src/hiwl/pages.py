@@ -20,6 +20,14 @@ galaxies.
 28,793 Galaxy Zoo 2 galaxies by label. Their collectors selected with >= where the paper has >: two CRS and one CSS more
 than its 28,790 (training 6749, 6455, 463, 3122, 6245; validation and test as in its Table 2).
 """
+FIGURES = """\
+## Figures 6 and 7, as measurements
+
+By `hiwl explain`. Silhouettes of the test galaxies in the space of each node's penultimate features (1: classes
+apart, 0: mixed), all classes of the node and two at a time, by Euclidean distance (t-SNE's) and by angle. Grad-CAM for the true
+class at the node above it: the share of the map's weight that lies on the galaxy (what is above the sky and connected
+to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even map's.
+"""
 WHAT_IS_WHAT = """\
 `passes`: images that training looked at; `s`: training and validation, wall clock; `ECE`: expected calibration error.
 The first row is what the others are compared with."""
@@ -31,7 +39,7 @@ def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
     for name, study in studies.items():
         if any(cell["runs"] for cell in study["cells"].values()):
             parts.append(_study(name, study))
-    parts += [*_explained(results), _others(studies), _left_out(studies)]
+    parts += [*_explained(results, studies), _others(studies), _left_out(studies)]
     return "\n".join(parts)
 
 
@@ -183,16 +191,46 @@ def _costs(cells: dict[str, Any]) -> str:
     return f"Galaxies: {galaxies}; {split}. {sum(run['cost_seconds'] for run in runs) / 3600:.1f} h on {machines}.\n"
 
 
-def _explained(results: Path) -> list[str]:
-    """What `hiwl explain` left of its figures."""
-    found = []
-    for path in sorted(results.glob("*/*.explained.json")):
-        found.append(_figures(path.name.removesuffix(".explained.json"), json.loads(path.read_text())))
-    return ["## Figures 6 and 7, as measurements\n", *found] if found else []
+def _explained(results: Path, studies: dict[str, Any]) -> list[str]:
+    """Figures 6 and 7 as `hiwl explain` measured them."""
+    contents = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.explained.json"))]
+    titles = {
+        run["definition"]: f"{name}: {title}, seed {run['seed']}"
+        for name, study in reversed(studies.items())
+        for title, cell in study["cells"].items()
+        for run in cell["runs"]
+    }
+    told = [(titles[content["definition"]], content) for content in contents if content["definition"] in titles]
+    if not told:
+        return []
+    apart, looking = [], []
+    for title, content in told:
+        for node, by_distance in content["silhouette"].items():
+            for distance, found in by_distance.items():
+                pairs = [found["pairs"].get(pair) for pair in ("CRS IBS", "CSS EO")]
+                apart.append([title, node, distance, *(_bounded(value) for value in (found["all"], *pairs))])
+        for layer in ("last", "fine"):
+            seen = content["gradcam"][layer]
+            row = [_bounded(seen[who]["share"], 100) for who in ("all", *CLASSES)]
+            looking.append([title, layer, *row, _bounded(seen["all"]["uniform"], 100)])
+    header = ["share on the galaxy, per cent", "layer", "all", *CLASSES, "of an even map"]
+    return [
+        FIGURES,
+        table(["silhouette", "node", "distance", "all", "CRS, IBS", "CSS, EO"], apart),
+        table(header, looking),
+    ]
 
 
-def _figures(name: str, content: dict[str, Any]) -> str:
-    return f"### `{name}`\n\n```json\n{json.dumps(content, indent=1)}\n```\n"
+def _bounded(value: dict[str, Any] | None, unit: float = 1) -> str:
+    if value is None or value["mean"] is None:
+        return ""
+    digits = 1 if unit > 1 else 3
+    ends = (
+        f" ({unit * value['interval'][0]:.{digits}f} to {unit * value['interval'][1]:.{digits}f})"
+        if value["interval"]
+        else ""
+    )
+    return f"{unit * value['mean']:.{digits}f}{ends}"
 
 
 def _others(studies: dict[str, Any]) -> str:

@@ -106,6 +106,7 @@ def save(folder: Path, bundle: Path) -> None:
     outputs += [(f"p_{name}", DataType.double) for name in tree.classes]
     outputs += [("route", DataType.string), ("error", DataType.string)]
     with tempfile.TemporaryDirectory() as scratch:
+        choice = shutil.copytree(bundle, Path(scratch, "choice"))  # MLflow keeps the folder's name
         code = Path(scratch, "hiwl")
         code.mkdir()
         for module in MODULES:
@@ -113,7 +114,7 @@ def save(folder: Path, bundle: Path) -> None:
         mlflow.pyfunc.save_model(
             folder,
             python_model=here / "served.py",
-            artifacts={"choice": str(bundle)},
+            artifacts={"choice": str(choice)},
             code_paths=[str(code)],
             signature=ModelSignature(
                 # Bytes or base64 text; anything else is answered too, by a row that says what is wrong with it.

@@ -152,6 +152,7 @@ def _describe(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {
         **choice.columns,
         "fold": run.cell.fold,
+        "definition": run.cell.definition,
         "passes": run.passes,
         "epochs": {name: len(node.history) for name, node in run.kept.nodes.items()},
         "checkpoints": {
