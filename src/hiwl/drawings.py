@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import pandas as pd
 from jinja2 import Environment
 
 from hiwl.evaluate import _pyplot
+from hiwl.explain import EXPLAINED
 from hiwl.paper import ABLATIONS, CLASSES
 from hiwl.record import Kept
 
-EXPLAINED = Path("explained")
 TEMPLATE = """\
 <!doctype html>
 <html lang="en">
@@ -60,7 +59,7 @@ def draw_page(text: str, studies: dict[str, dict[str, Any]], kept: dict[str, lis
         "errors": "The errors, most confident first",
     }
     for stem, title in titles.items():
-        if (path := EXPLAINED / f"{stem}.png").exists():
+        for path in sorted(EXPLAINED.glob(f"{stem}*.png")):
             pictures.append((f"{title} (hiwl explain, the model in models/choice)", path.read_bytes()))
     encoded = [{"title": title, "content": base64.b64encode(png).decode()} for title, png in pictures]
     return Environment(autoescape=False).from_string(TEMPLATE).render(text=html, pictures=encoded)

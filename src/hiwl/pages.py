@@ -24,9 +24,10 @@ FIGURES = """\
 ## Figures 6 and 7, as measurements
 
 By `hiwl explain`. Silhouettes of the test galaxies in the space of each node's penultimate features (1: classes
-apart, 0: mixed), all classes of the node and two at a time, by Euclidean distance (t-SNE's) and by angle. Grad-CAM for the true
-class at the node above it: the share of the map's weight that lies on the galaxy (what is above the sky and connected
-to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even map's.
+apart, 0: mixed), all classes of the node and two at a time, by Euclidean distance (t-SNE's) and by angle. Grad-CAM for
+the true class at the node above it: the share of the map's weight that lies on the galaxy (what is above the sky and
+connected to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even
+map's.
 """
 WHAT_IS_WHAT = """\
 `passes`: images that training looked at; `s`: training and validation, wall clock; `ECE`: expected calibration error.
