@@ -59,6 +59,17 @@ def test_a_body_that_lacks_one_layer_is_refused_and_a_head_that_fits_is_left(tmp
         backbone.create("resnet10t", 5, sha256(path), path)
 
 
+def test_the_last_layer_after_pretrained_weights_can_start_small(tmp_path: Path) -> None:
+    name = "tf_efficientnet_lite0"
+    path = tmp_path / f"{name}.safetensors"
+    save_file(backbone.create(name, 9, "scratch", None).model.state_dict(), path)
+    library, linear = (backbone.create(name, 4, sha256(path), path, head).model for head in ("library", "linear"))
+    for model, bound in ((library, 4**-0.5), (linear, 1280**-0.5)):
+        assert 0.9 * bound < model.state_dict()["classifier.weight"].abs().max() <= bound
+    bodies = [{k: v for k, v in m.state_dict().items() if "classifier" not in k} for m in (library, linear)]
+    assert all(torch.equal(bodies[0][key], bodies[1][key]) for key in bodies[0])
+
+
 def test_googlenet_trains_with_its_auxiliary_outputs_behind_the_main_one_and_answers_with_one() -> None:
     model = backbone.create("googlenet", 5, "scratch", None).model.train()
     assert [output.shape for output in model(torch.zeros(2, 3, 64, 64))] == 3 * [(2, 5)]

@@ -13,6 +13,7 @@ from hiwl.files import sha256
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Head = Literal["library", "linear"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -23,11 +24,14 @@ class Backbone(NamedTuple):
     started_from: str
 
 
-def create(name: str, classes: int, pretrained: str, weights: Path | None) -> Backbone:
+def create(name: str, classes: int, pretrained: str, weights: Path | None, head: Head = "library") -> Backbone:
     """Make model `name` with `classes` outputs.
 
     `pretrained` is `scratch`; `hub` (timm's or torchvision's ImageNet weights over the network); or the SHA-256 of
-    a safetensors file at `weights`, itself or as ``<weights>/<name>.safetensors``. The last layer is always new.
+    a safetensors file at `weights`, itself or as ``<weights>/<name>.safetensors``. The last layer is always new:
+    drawn as the `library` does, which for timm's EfficientNets is uniform in +- 1 / sqrt(classes) and so large that its
+    first gradients spoil the weights before it; or, after pretrained ones, as torch's `linear` layer, +- 1 /
+    sqrt(features).
 
     Raises:
         HiwlError: no such model; weights that are missing, others than named, or that do not fit.
@@ -37,16 +41,22 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None) -> Ba
         return Backbone(_make(library, name, classes, False), "scratch")
     if pretrained == "hub":
         try:
-            return Backbone(_make(library, name, classes, True), f"{library}'s ImageNet weights")
+            model = _make(library, name, classes, True)
         except Exception as error:
             raise HiwlError(
                 f"train.pretrained: no ImageNet weights of {name} could be had over the network ({error}). Give a "
                 "safetensors file (HIWL_WEIGHTS) and its SHA-256 as train.pretrained, or train.pretrained: scratch."
             ) from None
-    model = _make(library, name, classes, False)
-    path = _find(name, pretrained, weights)
-    _take_all_but_head(model, _read(path), name, str(path))
-    return Backbone(model, f"{path.name} (SHA-256 {pretrained[:12]})")
+        started_from = f"{library}'s ImageNet weights"
+    else:
+        model = _make(library, name, classes, False)
+        path = _find(name, pretrained, weights)
+        _take_all_but_head(model, _read(path), name, str(path))
+        started_from = f"{path.name} (SHA-256 {pretrained[:12]})"
+    if head == "linear":
+        for layer in _heads(model):
+            model.get_submodule(layer).reset_parameters()  # type: ignore[operator]
+    return Backbone(model, started_from)
 
 
 def library_of(name: str) -> Literal["hiwl", "timm", "torchvision"]:
@@ -115,12 +125,7 @@ def _read(path: Path) -> dict[str, "Tensor"]:
 
 def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: str, source: str) -> None:
     """Load `weights` but for the last layer and auxiliary outputs, which stay new; the rest has to fit exactly."""
-    from torch import nn
-
-    head = getattr(model, "default_cfg", {}).get("classifier")  # timm says it
-    if head is None:
-        head = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    heads = (head,) if isinstance(head, str) else tuple(head)
+    heads = _heads(model)
 
     def is_body(key: str) -> bool:
         return not (key.rpartition(".")[0] in heads or key.startswith("aux") or key.endswith("num_batches_tracked"))
@@ -132,3 +137,13 @@ def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: s
     if odd:
         raise HiwlError(f"{source}: does not fit {name}: {len(odd)} tensors differ, first {', '.join(odd[:3])}")
     model.load_state_dict(theirs, strict=False)
+
+
+def _heads(model: "nn.Module") -> tuple[str, ...]:
+    """The names of the last layer; of some of timm's models there are two."""
+    from torch import nn
+
+    head = getattr(model, "default_cfg", {}).get("classifier")  # timm says it
+    if head is None:
+        head = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    return (head,) if isinstance(head, str) else tuple(head)

@@ -38,8 +38,10 @@ class Settings(BaseSettings):
     kaggle_server: str = Field("https://www.kaggle.com/api/v1", description="where Kaggle's API answers")
     tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
-    devices: int = Field(1, ge=1, description="how many devices (processes) train together")
+    devices: int = Field(1, ge=1, description="how many devices (processes) of one machine train together")
+    machines: int = Field(1, ge=1, description="how many machines train together, each under torchrun")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the arithmetic in training")
+    compile: bool = Field(False, description="torch.compile the model for training, on one GPU with CUDA graphs")
     workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
 

@@ -11,7 +11,8 @@ from there, to the same bits.
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pydantic import Field, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from hiwl import augment, backbone, classifier, dataset, hierarchy, recipe
+from hiwl.backbone import Head
 from hiwl.classifier import predict
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
@@ -52,6 +55,8 @@ class TrainParams(Section):
     """A classifier of timm or torchvision."""
     pretrained: str
     """`scratch`, `hub`, or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
+    head: Head
+    """How the new last layer is drawn (:func:`hiwl.backbone.create`)."""
     input: int = Field(gt=0)
     """Side of what the model sees, in packed pixels; at most `pack.side`."""
     mean: tuple[float, float, float]
@@ -154,29 +159,35 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     here, plan = settings(), params.recipe_of(node)
     key = _key(node, tree, params, data)
     work = project_root() / WORK / "train" / key
-    work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(project_root() / WORK / f"{key}.lock")  # two experiments may share a node's training: one waits
 
+    processes = here.devices * here.machines
+    if TorchElasticEnvironment.detect() and (started := TorchElasticEnvironment().world_size()) != processes:
+        raise HiwlError(
+            f"torchrun started {started} processes, but HIWL_DEVICES x HIWL_MACHINES is {processes}: set HIWL_DEVICES "
+            "to the processes of each machine and HIWL_MACHINES to the number of machines"
+        )
     torch.set_num_threads(max(1, here.threads // here.devices))
     torch.manual_seed(_seed(params.seed, node, 0))
-    fabric = Fabric(accelerator=here.accelerator, devices=here.devices, precision=here.precision)
+    fabric = Fabric(
+        accelerator=here.accelerator, devices=here.devices, num_nodes=here.machines, precision=here.precision
+    )
     fabric.launch()
+    state: dict[str, Any] | None = None
     if fabric.global_rank == 0:
+        work.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         work.mkdir(exist_ok=True)
-    fabric.barrier()
-    made = backbone.create(params.backbone, len(tree.nodes[node]), params.pretrained, here.weights)
-    optimiser = torch.optim.SGD(
-        made.model.parameters(),
-        lr=plan.learning_rate,
-        momentum=plan.momentum,
-        weight_decay=plan.weight_decay,
-    )
-    channels_last = made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model, optimiser = fabric.setup(channels_last, optimiser)
-    data = data._replace(images=_near(data.images, fabric))
+        if (work / "state.pt").exists():
+            state = torch.load(work / "state.pt", map_location="cpu", weights_only=True)
+            print(f"train@{node}: going on after epoch {len(state['history'])}, from {work}")
+    state = fabric.broadcast(state)  # other machines do not see the file
+    made = backbone.create(params.backbone, len(tree.nodes[node]), params.pretrained, here.weights, params.head)
+    model, optimiser = set_up(fabric, made.model, plan, here.compile)
+    images = _near(data.images, fabric)
+    data = data._replace(images=images, rows={name: rows.to(images.device) for name, rows in data.rows.items()})
     goal = Goal(data, plan, len(tree.nodes[node]), fabric.device)
-    states = {"model": made.model, "optimiser": optimiser}
+    states: dict[str, Any] = {"model": made.model, "optimiser": optimiser}
     kept, after_step = made.model, None  # what is validated and kept; what is done after each step
     if plan.averaging:
         averaged = AveragedModel(made.model, multi_avg_fn=get_ema_multi_avg_fn(plan.averaging), use_buffers=True)
@@ -185,13 +196,10 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     normalise = augment.Normalisation(params.mean, params.std)
 
     history: list[dict[str, float]] = []
-    state_file = work / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, map_location=fabric.device, weights_only=True)
+    if state is not None:
         for name, part in states.items():
             part.load_state_dict(state[name])
         history = state["history"]
-        fabric.print(f"train@{node}: going on after epoch {len(history)}, from {work}")
 
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
     record = new_record(
@@ -216,11 +224,12 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
             "device": device,
             "processes": str(fabric.world_size),
             "precision": here.precision,
+            "compiled": str(here.compile),
         },
     )
     while len(history) < plan.epochs and not _stopped(history, plan):
         epoch = len(history)
-        row = _train_epoch(fabric, model, optimiser, data, goal, params, plan, node, epoch, normalise, after_step)
+        row = train_epoch(fabric, model, optimiser, data, goal, params, plan, node, epoch, normalise, after_step)
         row |= _validate(fabric, kept, data, goal, params.input, normalise)
         history.append({"epoch": float(epoch + 1), **row})
         if fabric.global_rank == 0:
@@ -239,7 +248,32 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     return history
 
 
-def _train_epoch(
+def set_up(
+    fabric: Fabric, model: nn.Module, plan: RecipeParams, compiled: bool
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """What trains `model` on the device, and its optimiser; the weights stay in `model`, under its own names."""
+    on_gpu = fabric.device.type == "cuda"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")  # TF32, which convolutions take anyway
+        torch.backends.cudnn.benchmark = True
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=plan.learning_rate,
+        momentum=plan.momentum,
+        weight_decay=plan.weight_decay,
+        fused=on_gpu or None,
+    )
+    trained: Any = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        # Not among several processes: there CUDA graphs do not take batch normalisation's buffers
+        # (pytorch/pytorch#139207).
+        graphs = on_gpu and fabric.world_size == 1
+        trained = torch.compile(trained, mode="reduce-overhead" if graphs else None)
+    trained, fabric_optimiser = fabric.setup(trained, optimiser)
+    return trained, fabric_optimiser
+
+
+def train_epoch(
     fabric: Fabric,
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -256,36 +290,48 @@ def _train_epoch(
     seed = _seed(params.seed, node, epoch + 1)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # for dropout and mixing
-    rows, labels, side = data.rows["training"], data.labels["training"], data.images.shape[1]
-    batches = recipe.epoch_order(labels, plan.sampling, generator).split(plan.batch)
-    if len(batches[-1]) < 2 * fabric.world_size and len(batches) > 1:
-        batches = batches[:-1]  # batch normalisation needs two pictures in every process
+    order = recipe.epoch_order(data.labels["training"], plan.sampling, generator)
+    rest = len(order) % plan.batch
+    if rest < 2 * fabric.world_size and len(order) > plan.batch:
+        order = order[: len(order) - rest]  # batch normalisation needs two pictures in every process
+    rows, side, mine = data.rows["training"], data.images.shape[1], slice(fabric.global_rank, None, fabric.world_size)
+    # All that a step needs lies on the device before it, or is copied there without waiting: on a GPU the steps are
+    # handed over faster than they are done.
+    batches = [batch[mine] for batch in rows[order.to(rows.device)].split(plan.batch)]
+    targets = goal.targets["training"][order.to(fabric.device)].split(plan.batch)
     model.train()
     started, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0
-    progress = tqdm(batches, desc=f"{node} epoch {epoch + 1}", unit="batch", disable=fabric.global_rank > 0)
-    for step, batch in enumerate(progress):
+    progress = tqdm(
+        zip(_pictures(data.images, batches, fabric.device), targets, strict=True),
+        total=len(batches),
+        desc=f"{node} epoch {epoch + 1}",
+        unit="batch",
+        disable=fabric.global_rank > 0,
+    )
+    for step, (pictures, target) in enumerate(progress):
+        whole = len(target)
         rate = recipe.learning_rate(plan, epoch, step, len(batches))
         for group in optimiser.param_groups:
             group["lr"] = rate
         # Drawn for the whole batch, so that what is drawn does not depend on the number of processes; each takes its
         # share. (Batch normalisation sees a process's own share only, so results do depend on it a little.)
-        draws = augment.draw(len(batch), side, plan.augment, generator)
-        mine = slice(fabric.global_rank, None, fabric.world_size)
-        pictures = data.images[rows[batch[mine]].to(data.images.device)].to(fabric.device)
+        draws = augment.draw(whole, side, plan.augment, generator)
         inputs = augment.augment(pictures, draws.part(mine), params.input, normalise)
-        target = goal.targets["training"][batch[mine].to(fabric.device)]
+        target = target[mine]
         if plan.mixup:
             inputs, target = recipe.mix(
                 inputs, target, float(torch.distributions.Beta(plan.mixup, plan.mixup).sample())
             )
-        loss = goal.loss(model(inputs), target)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=True)  # before the model: a CUDA graph writes the next gradients into these
+        # The epoch's last batch may be smaller; it is not worth compiling for once more.
+        with torch.compiler.set_stance("default" if whole == plan.batch else "force_eager"):
+            loss = goal.loss(model(inputs), target)
         fabric.backward(loss)
         optimiser.step()
         if after_step is not None:
             after_step()
         total += loss.detach() * len(target)
-        seen += len(batch)
+        seen += whole
     summed = fabric.all_reduce(total, reduce_op="sum")
     assert isinstance(summed, Tensor)
     if not torch.isfinite(summed):
@@ -348,6 +394,23 @@ def _near(images: Tensor, fabric: Fabric) -> Tensor:
     return images
 
 
+def _pictures(images: Tensor, batches: list[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The pictures of each batch of rows, on the device; to a GPU the next are fetched while one batch is at work."""
+    if device.type != "cuda" or images.device == device:
+        yield from (images[rows].to(device) for rows in batches)
+        return
+
+    def fetch(rows: Tensor) -> Tensor:
+        return images[rows].pin_memory()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(fetch, batches[0])
+        for following in batches[1:]:
+            fetched, coming = coming.result(), thread.submit(fetch, following)
+            yield fetched.to(device, non_blocking=True)
+        yield coming.result().to(device, non_blocking=True)
+
+
 def _seed(seed: int, node: str, epoch: int) -> int:
     return int(digest([seed, node, epoch])[:12], 16)
 
@@ -356,7 +419,8 @@ def _key(node: str, tree: Tree, params: TrainParams, data: Data) -> str:
     """Names everything that this training's result depends on: parameters, data and code."""
     code = {path.name: sha256(path) for path in map(Path, CODE)}
     own = params.model_dump(exclude={"nodes"}) | {"recipe": params.recipe_of(node).model_dump()}
-    run = [settings().precision, settings().devices, torch.__version__]
+    here = settings()
+    run = [here.precision, here.devices * here.machines, here.compile, torch.__version__]
     return digest([node, tree.nodes, own, data.sources, code, run])[:16]
 
 
