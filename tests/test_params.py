@@ -69,7 +69,7 @@ def test_a_node_without_a_recipe_and_a_wrong_override_are_named(committed: dict[
 @pytest.mark.parametrize("survey", ["simulated", "files", "kaggle", "labels", "votes"])
 @pytest.mark.parametrize("hierarchy", ["paper", "flat"])
 def test_every_choice_in_conf_is_valid(survey: str, hierarchy: str) -> None:
-    for recipe in ("quick", "paper", "best"):
+    for recipe in ("quick", "paper", "published", "best"):
         for backbone in ("small", "lite0", "lite1", "b1"):
             choices = [f"survey={survey}", f"hierarchy={hierarchy}", f"recipe={recipe}", f"backbone={backbone}"]
             if survey == "files":

@@ -15,6 +15,7 @@ def paper(**changes: object) -> recipe.RecipeParams:
         "name": "paper",
         "epochs": 150,
         "patience": 25,
+        "stopping": "validation",
         "batch": 24,
         "sampling": "shuffled",
         "smoothing": 0.05,

@@ -23,7 +23,9 @@ class RecipeParams(Section):
     epochs: int = Field(gt=0)
     """At most so many; also the length of the schedule."""
     patience: int = Field(gt=0)
-    """Stop when for so many epochs neither the validation loss fell nor the validation accuracy rose."""
+    """Stop when for so many epochs neither the loss fell nor the validation accuracy rose."""
+    stopping: Literal["validation", "training"]
+    """Which loss: the validation set's (the paper's text) or that of training (its published code)."""
     batch: int = Field(gt=1)
     sampling: Literal["shuffled", "weighted"]
     """Every sample once an epoch, or as many draws with replacement, each class as often as any other."""

@@ -429,7 +429,7 @@ def _accuracies(history: list[dict[str, float]]) -> list[float]:
 
 
 def _stopped(history: list[dict[str, float]], plan: RecipeParams) -> bool:
-    losses = [row["validation_loss"] for row in history]
+    losses = [row[f"{plan.stopping}_loss"] for row in history]
     return bool(history) and recipe.exhausted(losses, _accuracies(history), plan.patience)
 
 
