@@ -6,6 +6,7 @@ drawn parameters have the same distribution and the pixels agree within 2/255 on
 """
 
 import math
+from functools import cache
 from typing import NamedTuple, Self
 
 import torch
@@ -86,16 +87,25 @@ class Normalisation(NamedTuple):
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Normalise (n, 3, h, w) of values in [0, 255], in place."""
-        scale = torch.tensor([1 / (255 * s) for s in self.std], device=pictures.device)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pictures.device)
-        return pictures.mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
+        scale, shift = _factors(self, pictures.device)
+        return pictures.mul_(scale).add_(shift)
+
+
+@cache  # made on the host each time, they would have it wait for a GPU
+def _factors(of: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    scale = torch.tensor([1 / (255 * s) for s in of.std], device=device)
+    shift = torch.tensor([-m / s for m, s in zip(of.mean, of.std, strict=True)], device=device)
+    return scale.view(3, 1, 1), shift.view(3, 1, 1)
 
 
 def augment(pictures: Tensor, draws: Draws, size: int, normalise: Normalisation) -> Tensor:
     """Sample (n, side, side, 3) uint8 pictures once, as drawn: (n, 3, size, size) float32, normalised."""
     side = pictures.shape[1]
     values = pictures.permute(0, 3, 1, 2).float()
-    grid = affine_grid(_affine(draws, side).to(values), [len(values), 3, size, size], align_corners=False)
+    affine = _affine(draws, side)
+    # To a GPU from pinned memory, so that nobody waits for the copy, and in double precision, which TF32 leaves alone.
+    affine = affine.pin_memory().to(values.device, non_blocking=True) if values.is_cuda else affine.to(values)
+    grid = affine_grid(affine, [len(values), 3, size, size], align_corners=False).to(values)
     sampled = grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return normalise(sampled).contiguous(memory_format=torch.channels_last)
 

@@ -1,0 +1,69 @@
+"""Training in processes that torchrun starts, on one machine and on two."""
+
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from project import Project, environment, make
+
+TRAIN = ("-m", "hiwl.cli", "train", "root")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with all that a training reads."""
+    project = make(tmp_path_factory.mktemp("packed") / "p")
+    project.run("dvc", "repro", "pack", "split")
+    return project
+
+
+def check_node(project: Project) -> None:
+    """The node was written once and whole, by two processes."""
+    node = project.folder / "models/nodes/root"
+    kept = {checkpoint["file"] for checkpoint in json.loads((node / "node.json").read_text())["checkpoints"]}
+    assert len(kept) == 2
+    assert {path.name for path in node.iterdir()} == kept | {"node.json", "history.csv", "record.json"}
+    assert len(pd.read_csv(node / "history.csv")) == 2
+    record = json.loads((node / "record.json").read_text())
+    assert record["is_finished"]
+    assert record["environment"]["processes"] == "2"
+    assert not list(project.folder.glob(".work/train/*"))
+    with sqlite3.connect(project.folder / "mlflow.db") as store:
+        assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+def test_two_processes_of_one_machine_write_one_node(packed: Project, tmp_path: Path) -> None:
+    project = packed.copy(tmp_path / "p")
+    command = ("torchrun", "--standalone", "--nproc-per-node", "2", *TRAIN)
+    alone = project.run(*command, check=False)
+    assert alone.returncode != 0
+    assert "set HIWL_DEVICES" in alone.stdout
+    project.run(*command, HIWL_DEVICES="2", HIWL_THREADS="2")
+    check_node(project)
+
+
+def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -> None:
+    first, second = packed.copy(tmp_path / "first"), Project(tmp_path / "second")
+    second.folder.mkdir()
+    shutil.copytree(first.folder / "data", second.folder / "data")
+    shutil.copy(first.folder / "params.yaml", second.folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = ("--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1]))
+    started = [
+        subprocess.Popen(
+            ("torchrun", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", *meet, *TRAIN),
+            cwd=machine.folder,
+            env=environment(HIWL_MACHINES="2"),
+        )
+        for rank, machine in enumerate((first, second))
+    ]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    check_node(first)
+    assert {path.name for path in second.folder.iterdir()} == {"data", "params.yaml"}
