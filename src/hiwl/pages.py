@@ -30,8 +30,8 @@ connected to the centre), at the last layer that has a map and at the last one w
 map's.
 """
 WHAT_IS_WHAT = """\
-`passes`: images that training looked at; `s`: training and validation, wall clock; `ECE`: expected calibration error.
-The first row is what the others are compared with."""
+`CSS`: recall of cigars; `ECE`: expected calibration error; `passes`: images that training looked at; `s`: training and
+validation, wall clock. The first row is what the others are compared with."""
 
 
 def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
@@ -73,9 +73,9 @@ def _study(name: str, study: dict[str, Any]) -> str:
 
 
 def _overview(cells: dict[str, Any], evaluated: bool) -> str:
-    header = ["", "runs", "validation", "mean recall", "CSS", "ECE"]
+    header = ["", "runs", *(f"validation {value}" for value in ("accuracy", "mean recall", "CSS", "ECE"))]
     if evaluated:
-        header += ["test", "95 %", "mean recall", "CSS", "ECE", "paper"]
+        header += ["test accuracy", "95 %", "mean recall", "CSS", "ECE", "paper"]
     header += ["epochs", "passes", "s"]
     rows = []
     for title, cell in cells.items():
