@@ -24,6 +24,7 @@ from hiwl.dataset import read_split
 from hiwl.files import digest, replacing_folder, sha256, write_json
 from hiwl.hierarchy import Floats, Ints, Routing, Tree, route
 from hiwl.layout import CHOICE, CHOICE_FILE, CHOICE_TABLE, NODES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.memory import keep_freed_memory
 from hiwl.params import Section, read_section
 from hiwl.record import DEFINING, Record, keep_in_results, new_record
 from hiwl.settings import settings
@@ -50,6 +51,7 @@ class Answers(NamedTuple):
 
 def main() -> None:
     """Score all combinations and keep the best."""
+    keep_freed_memory()
     params = ChooseParams.parse(read_section("choose"), "choose")
     tree = Tree(read_section("hierarchy"))
     _drop_foreign_nodes(tree)

@@ -20,6 +20,7 @@ from hiwl.dataset import read_split
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
+from hiwl.memory import keep_freed_memory
 from hiwl.record import Record, keep_in_results
 from hiwl.settings import settings
 from hiwl.votes import ID
@@ -27,6 +28,7 @@ from hiwl.votes import ID
 
 def main() -> None:
     """Answer for every test galaxy and measure."""
+    keep_freed_memory()
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     classes = classifier.tree.classes
     images, labels = read_split("test", classifier.tree)

@@ -34,6 +34,7 @@ from hiwl.files import replacing, replacing_folder, write_json
 from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS
+from hiwl.memory import keep_freed_memory
 from hiwl.record import Record, definition, results_folder, stem
 from hiwl.settings import settings
 from hiwl.votes import ID
@@ -60,6 +61,7 @@ Masks = npt.NDArray[np.bool_]
 
 def main() -> None:
     """Measure and draw."""
+    keep_freed_memory()
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     tree = classifier.tree
     choice = _read_evaluated()

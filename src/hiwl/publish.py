@@ -23,6 +23,7 @@ from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
 from hiwl.files import replacing_folder, sha256, write_json, write_text
 from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
+from hiwl.memory import keep_freed_memory
 from hiwl.record import Record
 from hiwl.register import bundle
 from hiwl.settings import settings
@@ -37,6 +38,7 @@ def main(name: str) -> None:
     Raises:
         HiwlError: the evaluated choice is of a simulated survey, or is not the one in ``models/choice``.
     """
+    keep_freed_memory()
     record = Record.model_validate_json((REPORTS / "record.json").read_text())
     if record.columns["survey"] == "simulated":
         raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")

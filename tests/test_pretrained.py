@@ -1,0 +1,39 @@
+"""The weights that come with the repository: whole, small enough, and answering."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hiwl.adopt import check
+from hiwl.classifier import Classifier
+from hiwl.images import decode
+from hiwl.publish import SUMS, read_sums
+
+ROOT = Path(__file__).parents[1]
+MODELS = sorted(path.parent for path in ROOT.glob(f"pretrained/*/{SUMS}"))
+
+
+def test_there_are_some_and_together_they_are_small() -> None:
+    assert [path.name for path in MODELS] == ["small"]
+    assert sum(path.stat().st_size for path in ROOT.glob("pretrained/**/*") if path.is_file()) < 60e6
+
+
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_they_are_what_their_sums_and_cards_say(folder: Path) -> None:
+    check(folder)
+    card = (folder / "README.md").read_text()
+    assert all(digest in card for digest in read_sums(folder).values())
+    metrics = json.loads((folder / "record.json").read_text())["metrics"]
+    assert f"accuracy {100 * metrics['test_accuracy']:.2f} %" in card
+
+
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_they_answer_and_know_a_spiral(folder: Path) -> None:
+    classifier = Classifier(folder / "choice.json", lambda node, file: folder / node / file, torch.device("cpu"))
+    picture = decode((ROOT / "docs/galaxy.jpg").read_bytes(), classifier.crop, classifier.side)
+    routed = classifier(np.stack([picture, picture[::-1]]))
+    assert [classifier.tree.classes[label] for label in routed.label] == ["SPI", "SPI"]
+    assert routed.probabilities.sum(axis=1) == pytest.approx([1, 1])
