@@ -202,11 +202,12 @@ def test_restore_does_not_pair_a_served_model_with_another_choice(project: Proje
 
 def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_command(project: Project) -> None:
     assert "simulated galaxies" in project.run("hiwl", "publish", "small", check=False).stdout
-    record = json.loads((project.folder / "reports/record.json").read_text())
-    record["columns"]["survey"] = "mine"
-    (project.folder / "reports/record.json").unlink()  # a link into the cache
-    (project.folder / "reports/record.json").write_text(json.dumps(record))
-    project.run("hiwl", "publish", "small")
+    file = project.folder / "reports/record.json"
+    record = json.loads(file.read_text())
+    for change, said in (({"key": "other"}, "is of another choice"), ({}, "publish: pretrained/small")):
+        file.unlink()  # a link into the cache
+        file.write_text(json.dumps(record | {"columns": record["columns"] | {"survey": "mine"}} | change))
+        assert said in project.run("hiwl", "publish", "small", check=False).stdout
     folder = project.folder / "pretrained/small"
     weights = next(folder.glob("root/*.safetensors"))
     whole = project.folder / "models/nodes/root" / weights.name
@@ -220,6 +221,8 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     project.run("hiwl", "adopt", "small")
     version = store(project).get_model_version_by_alias("hiwl-small", "champion")
     assert version.tags["survey"] == "mine"
+    project.run("hiwl", "adopt", "small")
+    assert store(project).get_model_version_by_alias("hiwl-small", "champion").version == version.version
     assert "holds small" in project.run("hiwl", "adopt", "large", check=False).stdout
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     told = project.run("hiwl", "adopt", "small", check=False)

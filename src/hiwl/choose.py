@@ -127,7 +127,7 @@ def score(
             | {
                 "accuracy": float((routed.label == labels).mean()),
                 "mean_recall": float(balanced_accuracy_score(labels, routed.label)),
-                "calibration_error": calibration_error(routed.probabilities, labels),
+                "calibration_error": calibration_error(routed.probabilities, routed.label, labels),
             }
             | {f"recall_{tree.classes[k]}": float((routed.label[labels == k] == k).mean()) for k in np.unique(labels)}
         )
@@ -147,8 +147,7 @@ def _answers(
         child_of = tree.labels(name)
         own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[labels]
         below = own >= 0
-        seen = logits[:, torch.from_numpy(below)].flatten(0, 1)  # every view of a galaxy on its own
-        temperature = fit_temperature(seen, np.tile(own[below], params.views))
+        temperature = fit_temperature(logits[:, torch.from_numpy(below)], own[below])
     return Answers(average(logits, temperature), temperature)
 
 

@@ -17,6 +17,7 @@ from hiwl import tracking
 from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
+from hiwl.errors import HiwlError
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
@@ -33,16 +34,13 @@ def main() -> None:
     classes = classifier.tree.classes
     images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
-    metrics, per_class = measure(labels, routed.label, classes)
-    metrics["calibration_error"] = calibration_error(routed.probabilities, labels)
+    metrics, per_class = measure_routed(labels, routed, classes)
 
     choice = Record.model_validate_json((CHOICE / "record.json").read_text())
     nodes = {
         name: Record.model_validate_json((NODES / name / "record.json").read_text()) for name in classifier.tree.nodes
     }
-    flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
-    flat |= {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}
-    record = choice.finished(flat)
+    record = choice.finished(test_metrics(metrics, per_class))
     with replacing_folder(REPORTS) as beside:
         write_json(
             beside / "metrics.json",
@@ -66,6 +64,32 @@ def main() -> None:
     keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
     low, high = metrics["accuracy_interval"]
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
+
+
+def read_evaluated() -> Record:
+    """The record in ``reports``, which must be that of ``models/choice``.
+
+    Raises:
+        HiwlError: it is another choice's.
+    """
+    evaluated, chosen = (
+        Record.model_validate_json((folder / "record.json").read_text()) for folder in (REPORTS, CHOICE)
+    )
+    if evaluated.key != chosen.key:
+        raise HiwlError(f"{REPORTS} is of another choice than {CHOICE}: `dvc repro evaluate` makes them agree")
+    return evaluated
+
+
+def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:
+    """What :func:`measure_routed` found, as a record has it."""
+    flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    return flat | {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}
+
+
+def measure_routed(labels: Ints, routed: Routed, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """As :func:`measure`, with the calibration error."""
+    metrics, per_class = measure(labels, routed.label, classes)
+    return metrics | {"calibration_error": calibration_error(routed.probabilities, routed.label, labels)}, per_class
 
 
 def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -29,11 +29,11 @@ from hiwl.augment import centre
 from hiwl.classifier import Classifier, Node, device_of
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
-from hiwl.evaluate import _pyplot
+from hiwl.evaluate import _pyplot, read_evaluated
 from hiwl.files import replacing, replacing_folder, write_json
 from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
-from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS
+from hiwl.layout import CHOICE_FILE, NODES, REPORTS
 from hiwl.memory import keep_freed_memory
 from hiwl.record import Record, definition, results_folder, stem
 from hiwl.settings import settings
@@ -64,7 +64,7 @@ def main() -> None:
     keep_freed_memory()
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     tree = classifier.tree
-    choice = _read_evaluated()
+    choice = read_evaluated()
     answers = pd.read_csv(REPORTS / "answers.csv.gz").drop(columns="class")
     images, table = read_images(), read_table()
     table["node"] = table["class"].map(nodes_above(tree))
@@ -266,17 +266,6 @@ def errors(test: pd.DataFrame) -> pd.DataFrame:
     probability = [galaxy[f"p_{galaxy['answer']}"] for galaxy in wrong.to_dict("records")]
     table = wrong[[ID, "class", "answer", "row"]].assign(probability=np.array(probability, np.float64))
     return table.sort_values(["probability", ID], ascending=[False, True], ignore_index=True)
-
-
-def _read_evaluated() -> Record:
-    """The record of the choice in ``models``, which ``reports`` has to be of."""
-    file = REPORTS / "record.json"
-    evaluated, chosen = (Record.model_validate_json(path.read_text()) for path in (file, CHOICE / file.name))
-    if evaluated.key != chosen.key:
-        raise HiwlError(
-            f"{file}: is of the choice {evaluated.key}, but {CHOICE} holds {chosen.key}; `dvc repro evaluate` mends it"
-        )
-    return evaluated
 
 
 def _batches(node: Node, images: Tensor, rows: Ints) -> Iterator[Tensor]:

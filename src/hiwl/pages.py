@@ -30,8 +30,9 @@ connected to the centre), at the last layer that has a map and at the last one w
 map's.
 """
 WHAT_IS_WHAT = """\
-`CSS`: recall of cigars; `ECE`: expected calibration error; `passes`: images that training looked at; `s`: training and
-validation, wall clock. The first row is what the others are compared with."""
+`CSS`: recall of cigars; `ECE`: expected calibration error; `epochs`, `passes`: of the first run,
+images that training looked at; `s`: training and validation, wall clock. Where a temperature was fitted on validation,
+the ECE there is that of the galaxies it was fitted on."""
 
 
 def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
@@ -184,12 +185,13 @@ def _choices(cells: dict[str, Any]) -> str:
 
 def _costs(cells: dict[str, Any]) -> str:
     runs = [run for cell in cells.values() for run in cell["runs"]]
+    costs = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
     machines = ", ".join(sorted({f"{run['hardware']} ({run['device']})" for run in runs}))
     counts = next(iter(cells.values()))["galaxies"]
     galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
     splits = {cell["split_sha256"][:12] for cell in cells.values()}
     split = f"split `{splits.pop()}`" if len(splits) == 1 else "splits by fold"
-    return f"Galaxies: {galaxies}; {split}. {sum(run['cost_seconds'] for run in runs) / 3600:.1f} h on {machines}.\n"
+    return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
 
 
 def _explained(results: Path, studies: dict[str, Any]) -> list[str]:

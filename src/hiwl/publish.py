@@ -16,12 +16,11 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from safetensors.torch import load_file, save_file
 
-from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
 from hiwl.errors import HiwlError
-from hiwl.evaluate import measure
-from hiwl.files import replacing_folder, sha256, write_json, write_text
+from hiwl.evaluate import measure_routed, read_evaluated, test_metrics
+from hiwl.files import digest, replacing_folder, sha256, write_json, write_text
 from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.memory import keep_freed_memory
 from hiwl.record import Record
@@ -39,7 +38,7 @@ def main(name: str) -> None:
         HiwlError: the evaluated choice is of a simulated survey, or is not the one in ``models/choice``.
     """
     keep_freed_memory()
-    record = Record.model_validate_json((REPORTS / "record.json").read_text())
+    record = read_evaluated()
     if record.columns["survey"] == "simulated":
         raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
     with replacing_folder(PRETRAINED / name) as beside:
@@ -72,9 +71,11 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     classes = classifier.tree.classes
     images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
-    metrics, per_class = measure(labels, routed.label, classes)
+    metrics, per_class = measure_routed(labels, routed, classes)
     before = pd.read_csv(REPORTS / "answers.csv.gz")["answer"].to_numpy()
-    write_json(folder / "record.json", record.finished({"test_accuracy": metrics["accuracy"]}).to_json())
+    half = record.finished(test_metrics(metrics, per_class))
+    half = half.model_copy(update={"key": digest([record.key, "half"])[:16], "name": f"{record.name}, half precision"})
+    write_json(folder / "record.json", half.to_json())
     paths = [folder / "choice.json", folder / "record.json", *sorted(folder.glob("*/*.safetensors"))]
     files = [
         {"name": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
@@ -92,7 +93,6 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "recipe": json.dumps({"recipe": train["recipe"], "nodes": train["nodes"]}, indent=1),
         "metrics": metrics,
         "changed": int((before != np.array(classes)[routed.label]).sum()),
-        "error": calibration_error(routed.probabilities, labels),
         "per_class": per_class.to_dict("records"),
         "errors": _commonest_errors(labels, routed.label, classes),
     }

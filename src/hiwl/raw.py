@@ -149,6 +149,9 @@ def _files(source: Files, survey: str) -> None:
         found = {"images_sha256": sha256(new_images), "table_sha256": sha256(new_table)}
         if found != {"images_sha256": source.images_sha256, "table_sha256": source.table_sha256}:
             choices = " ".join(f"-S raw.source.{name}={value}" for name, value in found.items())
+            choices += f" -S raw.source.table={source.table}"
+            if (known := settings().votes) is not None:
+                choices += f" -S raw.source.votes_sha256={sha256(known)}"
             raise HiwlError(
                 f"{images} and {table} do not contain what raw.source in params.yaml says "
                 f"({source.images_sha256}, {source.table_sha256}). "

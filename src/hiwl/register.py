@@ -140,7 +140,9 @@ def register(folder: Path, record: Record, params: RegisterParams, choice: Path 
     run_id = tracking.log_run(record)
     assert run_id is not None  # MLflow is here, or saving would have failed
     store = tracking.client()
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != "MLmodel"
+    )  # has the time in it
     content = digest({str(path.relative_to(folder)): sha256(path) for path in files})[:16]
     try:
         store.create_registered_model(params.name)

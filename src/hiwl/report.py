@@ -18,7 +18,8 @@ from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
 from hiwl.hierarchy import Ints
 from hiwl.paper import CLASSES, CONFUSION
-from hiwl.record import Kept, definition, read_results
+from hiwl.recipe import best_epochs
+from hiwl.record import Kept, Record, definition, read_results
 from hiwl.settings import project_root
 from hiwl.study import Cell, Study, cells, read_study, study_names
 
@@ -156,10 +157,14 @@ def _describe(run: Run) -> dict[str, Any]:
         "passes": run.passes,
         "epochs": {name: len(node.history) for name, node in run.kept.nodes.items()},
         "checkpoints": {
-            name: sorted(((row["validation_accuracy"], int(row["epoch"])) for row in node.history), reverse=True)[:3]
+            name: [
+                (node.history[epoch]["validation_accuracy"], epoch + 1)
+                for epoch in best_epochs([row["validation_accuracy"] for row in node.history], 3)
+            ]
             for name, node in run.kept.nodes.items()
         },
         **{name: value for name, value in choice.metrics.items() if name.startswith("validation_")},
+        "trainings": {node.key: _cost(node) for node in run.kept.nodes.values()},
         "cost_seconds": float(choice.metrics["cost_seconds"]),
         "hardware": choice.environment["machine"],
         "device": choice.environment["device"],
@@ -169,10 +174,14 @@ def _describe(run: Run) -> dict[str, Any]:
         labels, said = _numbers(run.answers["class"]), _numbers(run.answers["answer"])
         metrics, table = measure(labels, said, CLASSES)
         probabilities = run.answers[[f"p_{name}" for name in CLASSES]].to_numpy()
-        found |= metrics | {"calibration_error": calibration_error(probabilities, labels)}
+        found |= metrics | {"calibration_error": calibration_error(probabilities, said, labels)}
         found["per_class"] = table.set_index("class").to_dict("index")
         found["confusion"] = confusion_matrix(labels, said, labels=range(len(CLASSES))).tolist()
     return found
+
+
+def _cost(node: Record) -> float:
+    return sum(row["seconds"] + row.get("validation_seconds", 0) for row in node.history)
 
 
 def _pooled(runs: list[Run]) -> dict[str, Any]:

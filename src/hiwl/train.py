@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hiwl import augment, backbone, classifier, dataset, hierarchy, recipe
+from hiwl import architectures, augment, backbone, classifier, dataset, hierarchy, recipe
 from hiwl.backbone import Head
 from hiwl.classifier import predict
 from hiwl.dataset import read_images, read_table
@@ -44,7 +44,9 @@ from hiwl.record import Record, new_record
 from hiwl.settings import project_root, settings
 from hiwl.votes import ID
 
-CODE = [str(module.__file__) for module in (augment, backbone, classifier, dataset, hierarchy, recipe)] + [__file__]
+CODE = [
+    str(module.__file__) for module in (architectures, augment, backbone, classifier, dataset, hierarchy, recipe)
+] + [__file__]
 
 
 class TrainParams(Section):
