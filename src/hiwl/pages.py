@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hiwl import redraw
+from hiwl.markdown import table
 from hiwl.paper import ABLATIONS, BACKBONES, CHECKPOINTS, CLASSES, CONFUSION, OTHERS, SPLITS, VALIDATION_ACCURACY
 from hiwl.report import paper_metrics
 
@@ -30,9 +31,9 @@ connected to the centre), at the last layer that has a map and at the last one w
 map's.
 """
 WHAT_IS_WHAT = """\
-`CSS`: recall of cigars; `ECE`: expected calibration error; `epochs`, `passes`: of the first run,
-images that training looked at; `s`: training and validation, wall clock. Where a temperature was fitted on validation,
-the ECE there is that of the galaxies it was fitted on."""
+`CSS`: recall of cigars; `ECE`: expected calibration error; `epochs` of each node and `passes`, the
+images that training looked at: of the first run; `s`: training and validation, wall clock. Where a temperature was
+fitted on validation, the ECE there is that of the galaxies it was fitted on."""
 
 
 def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
@@ -264,12 +265,6 @@ def _left_out(studies: dict[str, Any]) -> str:
     return "\n".join(
         [*lines, "The paper's Tables 9 to 11 (per class, against three other methods) were not at hand.", ""]
     )
-
-
-def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
-    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:], ""])
 
 
 def percent(value: float) -> str:

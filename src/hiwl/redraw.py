@@ -25,6 +25,7 @@ from tqdm import tqdm
 from hiwl.errors import HiwlError
 from hiwl.files import sha256, write_json
 from hiwl.layout import RAW_MANIFEST, RAW_TABLE
+from hiwl.markdown import table
 from hiwl.params import PARAMS, read_section
 from hiwl.record import results_folder
 from hiwl.select import SelectParams, select
@@ -141,10 +142,7 @@ def lines(content: dict[str, Any]) -> list[str]:
         entered = _in_words(crowd["rejected"]["entered"], rejected, 0)
         rows.append([str(crowd["volunteers"]), *(_in_words(share, 100, 2) for share in shares), entered])
     return [
-        "| " + " | ".join(header) + " |",
-        "|" + " --- |" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
+        *table(header, rows).split("\n"),
         f"What second crowds, drawn from the observed vote fractions, make of the galaxies of `{content['survey']}`,",
         f"{selected} selected and {rejected} rejected: means over {content['repeats']} of each size, ± standard errors",
         "over galaxies. `CSS` are the cigars.",
