@@ -1,12 +1,81 @@
 """Runs against each other on the same galaxies."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.stats import binomtest
+
+from hiwl.errors import HiwlError
+from hiwl.record import Kept
+from hiwl.study import Cell
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 DRAWS = 2000
+
+
+class Run(NamedTuple):
+    """One run of a study's cell, and its record."""
+
+    cell: Cell
+    kept: Kept
+    answers: pd.DataFrame | None
+    """By GalaxyID: `class`, `answer` and `p_<class>` of every test galaxy; None where the study ends at `choose`."""
+
+    @property
+    def is_right(self) -> "pd.Series[bool]":
+        """By GalaxyID, of an evaluated run."""
+        assert self.answers is not None
+        return self.answers["class"] == self.answers["answer"]
+
+    @property
+    def passes(self) -> int:
+        """Images that training looked at, over all nodes and epochs."""
+        return sum(len(run.history) * run.data["counts"]["training"] for run in self.kept.nodes.values())
+
+
+Pair = tuple[Run, Run]
+
+
+def pairs(runs: list[Run], base: list[Run]) -> list[Pair]:
+    """Same seed and fold with same seed and fold; those that stand alone are left out."""
+    other = {(run.cell.seed, run.cell.fold): run for run in base}
+    return [(run, other[key]) for run in runs if (key := (run.cell.seed, run.cell.fold)) in other]
+
+
+def on_validation(paired: list[Pair]) -> list[float]:
+    """Accuracy on validation: what each run has above its partner."""
+    name = "validation_accuracy"
+    return [run.kept.choice.metrics[name] - first.kept.choice.metrics[name] for run, first in paired]
+
+
+def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
+    """Accuracy on the test set (or recall of one class): what the runs have above their partners.
+
+    `each` pair's difference, that of all together, the latter's 95 % interval over galaxies, and how many these are.
+
+    Raises:
+        HiwlError: a pair was tested on different galaxies.
+    """
+    right: tuple[list[pd.Series[float]], list[pd.Series[float]]] = ([], [])
+    for run, first in paired:
+        assert run.answers is not None
+        if set(run.is_right.index) != set(first.is_right.index):
+            raise HiwlError(f"{run.kept.path} and {first.kept.path} were tested on different galaxies")
+        asked = run.answers.index[run.answers["class"] == of_class] if of_class else run.answers.index
+        right[0].append(run.is_right.loc[asked].astype(float))
+        right[1].append(first.is_right.loc[asked].astype(float))
+    mine, theirs = (pd.concat(side).groupby(level=0).mean() for side in right)
+    low, high = bootstrap_difference(np.array(mine), np.array(theirs.reindex(mine.index)))
+    return {
+        "each": [float(mine.mean() - theirs.mean()) for mine, theirs in zip(*right, strict=True)],
+        "difference": float((mine - theirs).mean()),
+        "low": low,
+        "high": high,
+        "galaxies": len(mine),
+    }
 
 
 def mcnemar(first: Bools, second: Bools) -> tuple[int, int, float]:

@@ -30,25 +30,52 @@ the true class at the node above it: the share of the map's weight that lies on 
 connected to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even
 map's.
 """
+CLAIMS = """\
+Each claim as a difference between runs of the same seed. It `holds` (or is `contradicted`) where three pairs or more
+agree on the sign and the 95 % interval over test galaxies, all seeds together, leaves zero out; clusters and maps are
+compared by their signs alone, on which three pairs agree by chance one time in four. All else is `open`.
+"""
 WHAT_IS_WHAT = """\
 `CSS`: recall of cigars; `ECE`: expected calibration error; `epochs` of each node and `passes`, the
 images that training looked at: of the first run; `s`: training and validation, wall clock. Where a temperature was
 fitted on validation, the ECE there is that of the galaxies it was fitted on."""
 
 
-def page(studies: dict[str, dict[str, Any]], results: Path) -> str:
+def page(
+    studies: dict[str, dict[str, Any]],
+    claims: dict[str, list[dict[str, Any]]],
+    explained: dict[str, dict[str, Any]],
+    results: Path,
+) -> str:
     """The whole page."""
-    parts = [INTRODUCTION, _splits(), *_labels(results)]
+    parts = [INTRODUCTION, *_claims(claims), _splits(), *_labels(results)]
     for name, study in studies.items():
         if any(cell["runs"] for cell in study["cells"].values()):
             parts.append(_study(name, study))
-    parts += [*_explained(results, studies), _others(studies), _left_out(studies)]
+    parts += [*_explained(explained, studies), _others(studies), _left_out(studies)]
     return "\n".join(parts)
 
 
 def _splits() -> str:
     rows = [[name, *numbers, sum(numbers)] for name, numbers in SPLITS.items()]
     return "## The paper's splits (its Table 2)\n\n" + table(["", *CLASSES, "total"], rows)
+
+
+def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
+    parts = []
+    for name, found in claims.items():
+        header = ["claim", "measured by", "paper", "here", "each pair", "95 %", "holds?"]
+        rows = []
+        for claim in found:
+            unit, digits = (100, 2) if claim["unit"] == "per cent" else (1, 3)
+            each = ", ".join(f"{unit * value:+.{digits}f}" for value in claim["each"])
+            over = ", ".join(f"{unit * end:+.{digits}f}" for end in claim["interval"]) if claim["interval"] else ""
+            paper = "" if claim["paper"] is None else f"{unit * claim['paper']:+.{digits}f}"
+            here = f"{unit * claim['difference']:+.{digits}f}"
+            measure = f"{claim['measure']}: {claim['better']} above {claim['worse']}"
+            rows.append([claim["text"], measure, paper, here, each, over, claim["verdict"]])
+        parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{table(header, rows)}")
+    return parts
 
 
 def _labels(results: Path) -> list[str]:
@@ -195,16 +222,15 @@ def _costs(cells: dict[str, Any]) -> str:
     return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
 
 
-def _explained(results: Path, studies: dict[str, Any]) -> list[str]:
+def _explained(explained: dict[str, dict[str, Any]], studies: dict[str, Any]) -> list[str]:
     """Figures 6 and 7 as `hiwl explain` measured them."""
-    contents = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.explained.json"))]
     titles = {
         run["definition"]: f"{name}: {title}, seed {run['seed']}"
         for name, study in reversed(studies.items())
         for title, cell in study["cells"].items()
         for run in cell["runs"]
     }
-    told = [(titles[content["definition"]], content) for content in contents if content["definition"] in titles]
+    told = [(titles[name], content) for name, content in explained.items() if name in titles]
     if not told:
         return []
     apart, looking = [], []

@@ -4,15 +4,17 @@ Writes ``docs/results.md`` and ``docs/results.json`` (git's), and ``report.html`
 file, with curves, confusion matrices and, where `hiwl explain` has run here, its pictures.
 """
 
+import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from hiwl.calibration import calibration_error
-from hiwl.comparison import bootstrap_difference, mcnemar
+from hiwl.claims import CLAIMING, weigh
+from hiwl.comparison import Run, mcnemar, on_test, on_validation, pairs
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
@@ -21,29 +23,9 @@ from hiwl.paper import CLASSES, CONFUSION
 from hiwl.recipe import best_epochs
 from hiwl.record import Kept, Record, definition, read_results
 from hiwl.settings import project_root
-from hiwl.study import Cell, Study, cells, read_study, study_names
+from hiwl.study import Study, cells, read_study, study_names
 
 MARKDOWN, NUMBERS, PAGE = Path("docs/results.md"), Path("docs/results.json"), Path("report.html")
-
-
-class Run(NamedTuple):
-    """One run of a study's cell, and its record."""
-
-    cell: Cell
-    kept: Kept
-    answers: pd.DataFrame | None
-    """By GalaxyID: `class`, `answer` and `p_<class>` of every test galaxy; None where the study ends at `choose`."""
-
-    @property
-    def is_right(self) -> "pd.Series[bool]":
-        """By GalaxyID, of an evaluated run."""
-        assert self.answers is not None
-        return self.answers["class"] == self.answers["answer"]
-
-    @property
-    def passes(self) -> int:
-        """Images that training looked at, over all nodes and epochs."""
-        return sum(len(run.history) * run.data["counts"]["training"] for run in self.kept.nodes.values())
 
 
 def main() -> None:
@@ -57,15 +39,23 @@ def main() -> None:
         raise HiwlError(f"{results}: no records of evaluated runs. Runs on real galaxies leave them there.")
     studies = {name: read_study(name) for name in study_names()}
     runs = {name: find_runs(study, kept) for name, study in studies.items()}
+    explained = read_explained(results)
     numbers = {name: summarise(study, runs[name]) for name, study in studies.items()}
-    text = page(numbers, results)
-    write_json(NUMBERS, {"studies": numbers})
+    claims = {name: weigh(found, explained) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
+    text = page(numbers, {name: found for name, found in claims.items() if found}, explained, results)
+    write_json(NUMBERS, {"studies": numbers, "claims": claims})
     write_text(MARKDOWN, text)
     write_text(PAGE, draw_page(text, numbers, {name: [run.kept for run in found] for name, found in runs.items()}))
     told = {run.kept.path for found in runs.values() for run in found}
     for lone in [one for one in kept if one.path not in told]:
         print(f"report: {lone.path.relative_to(results)} is no run of any study in conf/study: left out")
     print(f"report: {MARKDOWN}, {NUMBERS} and {PAGE}, {len(told)} runs in {len(studies)} studies")
+
+
+def read_explained(results: Path) -> dict[str, dict[str, Any]]:
+    """What `hiwl explain` measured of each run, by the run's definition."""
+    contents = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.explained.json"))]
+    return {content["definition"]: content for content in contents}
 
 
 def find_runs(study: Study, kept: list[Kept]) -> list[Run]:
@@ -104,9 +94,7 @@ def summarise(study: Study, runs: list[Run]) -> dict[str, Any]:
             for name, found in of_cell.items()
         },
         "comparisons": {
-            name: _compare(study, found, first)
-            for name, found in of_cell.items()
-            if found is not first and found and first
+            name: _compare(found, first) for name, found in of_cell.items() if found is not first and found and first
         },
     }
 
@@ -191,34 +179,20 @@ def _pooled(runs: list[Run]) -> dict[str, Any]:
     return metrics | {"per_class": table.set_index("class").to_dict("index")}
 
 
-def _compare(study: Study, runs: list[Run], base: list[Run]) -> dict[str, Any]:
-    """Runs of a cell against the first cell's, same seed and fold with same seed and fold."""
-    other = {(run.cell.seed, run.cell.fold): run for run in base}
-    pairs = [(run, other[key]) for run in runs if (key := (run.cell.seed, run.cell.fold)) in other]
-    name = "validation_accuracy"
-    gaps = [run.kept.choice.metrics[name] - first.kept.choice.metrics[name] for run, first in pairs]
-    found: dict[str, Any] = {"pairs": len(pairs), "validation": _mean(gaps) if gaps else None}
-    if study.until == "evaluate" and pairs:
-        if any(set(run.is_right.index) != set(first.is_right.index) for run, first in pairs):
-            raise HiwlError(f"{pairs[0][0].kept.path} and {pairs[0][1].kept.path} were tested on different galaxies")
-        tests = [
-            mcnemar(run.is_right.to_numpy(), first.is_right.reindex(run.is_right.index).to_numpy())
-            for run, first in pairs
-        ]
-        found["mcnemar"] = [
-            {"seed": run.cell.seed, "fold": run.cell.fold, "only_this_right": a, "only_first_right": b, "p": p}
-            for (run, _), (a, b, p) in zip(pairs, tests, strict=True)
-        ]
-        mine, theirs = (_share_right([pair[side] for pair in pairs]) for side in (0, 1))
-        low, high = bootstrap_difference(np.array(mine), np.array(theirs.reindex(mine.index)))
-        found["test"] = {"difference": float((mine - theirs).mean()), "low": low, "high": high, "galaxies": len(mine)}
+def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
+    """Runs of a cell against the first cell's."""
+    paired = pairs(runs, base)
+    if not paired:
+        return {"pairs": 0, "validation": None}
+    found: dict[str, Any] = {"pairs": len(paired), "validation": _mean(on_validation(paired))}
+    if runs[0].answers is not None:
+        found["test"] = on_test(paired)
+        found["mcnemar"] = []
+        for run, first in paired:
+            a, b, p = mcnemar(run.is_right.to_numpy(), first.is_right.reindex(run.is_right.index).to_numpy())
+            seed, fold = run.cell.seed, run.cell.fold
+            found["mcnemar"].append({"seed": seed, "fold": fold, "only_this_right": a, "only_first_right": b, "p": p})
     return found
-
-
-def _share_right(runs: list[Run]) -> "pd.Series[float]":
-    """By GalaxyID: the share of the runs that tested it which were right."""
-    right: pd.Series[float] = pd.concat([run.is_right.astype(float) for run in runs]).groupby(level=0).mean()
-    return right
 
 
 def _numbers(names: "pd.Series[str]") -> Ints:
