@@ -240,6 +240,24 @@ def test_the_papers_claims_hold_only_where_pairs_enough_agree(project: Path) -> 
     assert "| smoothing helps | accuracy: HIWL above HMWS | +0.28 |" in Path("docs/results.md").read_text()
 
 
+def test_what_readers_and_second_crowds_say_of_the_errors_stands_in_the_report(project: Path) -> None:
+    keep(1, "one layer", [0, 1])
+    path = next(Path("results/mine").glob("*.json"))
+    for reader, says in (("ann", "BC?"), ("bob", "BBA")):
+        filled = pd.DataFrame({"GalaxyID": [0, 1, 2], "says": [{"B": "SPI", "C": "IBS"}.get(one, one) for one in says]})
+        filled.to_csv(path.with_suffix(f".reading-{reader}.csv"), index=False)
+    redrawn = pd.DataFrame({"GalaxyID": range(20), "class": CLASSES * 4, "left": 0.25, "changed": 0.0})
+    redrawn.to_csv("results/mine/redraw.csv.gz", index=False)
+    report.main()
+    found = json.loads(Path("docs/results.json").read_text())["errors"]["trees"]["one layer"]
+    assert found["doubts"]["errors"] == {"galaxies": 2, "mean": 0.25, "standard_error": 0.0}
+    counts = {reader: of["errors"] for reader, of in found["readings"]["seed 1"].items()}
+    assert (counts["ann"]["answer"], counts["ann"]["label"]) == (1, 1)  # of CRS said SPI, of IBS said CRS
+    assert (counts["bob"]["answer"], counts["bob"]["another"]) == (1, 1)
+    assert counts["most of the 2"]["unsure"] == 1
+    assert "| trees: one layer | 2 | 25.0 ± 0.0 | 18 | 25.0 ± 0.0 |" in Path("docs/results.md").read_text()
+
+
 def test_a_study_runs_what_is_missing_and_nothing_else(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(1, "one layer", [0])
     commands: list[list[str]] = []

@@ -51,6 +51,10 @@ def answers(task: int) -> st.SearchStrategy[list[float]]:
     return st.lists(share, min_size=TASKS[task].answers, max_size=TASKS[task].answers).filter(lambda row: sum(row) > 0)
 
 
+def summary(votes: pd.DataFrame, rules: redraw.Rules, volunteers: int, repeats: int, seed: int) -> dict[str, Any]:
+    return redraw.summarise(redraw.redraw(votes, rules, volunteers, repeats, seed))
+
+
 any_galaxy = st.fixed_dictionaries({task: answers(task) for task in TASKS})
 
 
@@ -87,7 +91,7 @@ def test_where_all_agree_every_crowd_says_the_same(
     galaxies: list[dict[int, list[float]]], volunteers: int, seed: int
 ) -> None:
     votes = table(galaxies)
-    found = redraw.redraw(votes, RULES, volunteers, 2, seed)
+    found = summary(votes, RULES, volunteers, 2, seed)
     selected, rejected = found["selected"], found["rejected"]
     assert selected["galaxies"] + rejected["galaxies"] == len(votes)
     if selected["galaxies"]:
@@ -104,7 +108,7 @@ def test_where_all_agree_every_crowd_says_the_same(
 def test_an_edge_on_galaxy_stays_as_often_as_the_binomial_says(volunteers: int) -> None:
     # Down the tree .8 x .8: the people who say both are binomial of the product.
     votes = table([{1: [0.1, 0.8, 0.1], 2: [0.8, 0.2], 7: [0.0, 0.0, 1.0]}] * 500)
-    stayed = redraw.redraw(votes, RULES, volunteers, 40, seed=1)["classes"]["EO"]["stayed"]
+    stayed = summary(votes, RULES, volunteers, 40, seed=1)["classes"]["EO"]["stayed"]
     expected = binom.sf(np.floor(0.602 * volunteers), volunteers, 0.64)
     assert stayed["share"] == pytest.approx(expected, abs=4 * stayed["standard_error"])
     # Galaxies alike: as good as 500 x 40 independent trials.
@@ -115,14 +119,14 @@ def test_the_error_of_galaxies_unlike_each_other_is_that_of_their_number() -> No
     # Half of them always stay, half stay about half of the time: more repeats tell nothing about other galaxies.
     sure, doubtful = {1: [1.0, 0.0, 0.0], 7: [1.0, 0.0, 0.0]}, {1: [1.0, 0.0, 0.0], 7: [0.500001, 0.25, 0.249999]}
     votes = table([sure] * 50 + [doubtful] * 50)
-    few, many = (redraw.redraw(votes, RULES, 45, repeats, seed=1)["selected"]["left"] for repeats in (20, 80))
+    few, many = (summary(votes, RULES, 45, repeats, seed=1)["selected"]["left"] for repeats in (20, 80))
     assert few["standard_error"] == pytest.approx(0.025, rel=0.1)
     assert many["standard_error"] == pytest.approx(0.025, rel=0.1)
 
 
 def test_a_galaxy_at_the_threshold_leaves_half_of_the_time() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.500001, 0.25, 0.249999]}] * 500)
-    found = redraw.redraw(votes, RULES, 45, 20, seed=1)
+    found = summary(votes, RULES, 45, 20, seed=1)
     assert found["classes"]["CRS"]["galaxies"] == 500
     assert found["selected"]["left"]["share"] == pytest.approx(0.5, abs=0.02)
     assert found["selected"]["changed"]["share"] < 0.005
@@ -130,7 +134,7 @@ def test_a_galaxy_at_the_threshold_leaves_half_of_the_time() -> None:
 
 def test_a_rejected_galaxy_at_the_threshold_enters_half_of_the_time() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.5, 0.25, 0.25]}] * 500)
-    found = redraw.redraw(votes, RULES, 45, 20, seed=1)
+    found = summary(votes, RULES, 45, 20, seed=1)
     assert found["selected"]["galaxies"] == 0
     assert found["rejected"]["entered"]["share"] == pytest.approx(0.5, abs=0.02)
     entered = found["rejected"]["entered"]["share"] * 500 * 20
@@ -139,17 +143,17 @@ def test_a_rejected_galaxy_at_the_threshold_enters_half_of_the_time() -> None:
 
 def test_more_volunteers_change_fewer_classes_and_lose_fewer_galaxies() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.55, 0.45, 0.0]}] * 300)
-    found = [redraw.redraw(votes, RULES, volunteers, 20, seed=1)["selected"] for volunteers in (21, 61, 201)]
+    found = [summary(votes, RULES, volunteers, 20, seed=1)["selected"] for volunteers in (21, 61, 201)]
     for fewer, more in pairwise(found):
         assert fewer["changed"]["share"] > more["changed"]["share"] > 0
-    even = [redraw.redraw(votes, RULES, volunteers, 20, seed=1)["selected"] for volunteers in (20, 60, 200)]
+    even = [summary(votes, RULES, volunteers, 20, seed=1)["selected"] for volunteers in (20, 60, 200)]
     for fewer, more in pairwise(even):
         assert fewer["left"]["share"] > more["left"]["share"] > 0
 
 
 def test_the_change_of_class_is_a_share_of_those_that_stay() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.52, 0.48, 0.0]}] * 100)
-    kept = redraw.redraw(votes, RULES, 20, 10, seed=1)["classes"]["CRS"]
+    kept = summary(votes, RULES, 20, 10, seed=1)["classes"]["CRS"]
     drawn_as = kept["drawn_as"]
     assert 0 < drawn_as["CRS"] + drawn_as["IBS"] < 1000  # the rest have left: ten against ten
     assert kept["changed"]["share"] == pytest.approx(drawn_as["IBS"] / (drawn_as["CRS"] + drawn_as["IBS"]))
@@ -157,10 +161,10 @@ def test_the_change_of_class_is_a_share_of_those_that_stay() -> None:
 
 def test_the_seed_decides_and_the_order_of_crowds_does_not() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.52, 0.48, 0.0]}] * 50)
-    first = redraw.redraw(votes, RULES, 44, 5, seed=1)
-    redraw.redraw(votes, RULES, 20, 5, seed=1)
-    assert redraw.redraw(votes, RULES, 44, 5, seed=1) == first
-    assert redraw.redraw(votes, RULES, 44, 5, seed=2) != first
+    first = summary(votes, RULES, 44, 5, seed=1)
+    summary(votes, RULES, 20, 5, seed=1)
+    assert summary(votes, RULES, 44, 5, seed=1) == first
+    assert summary(votes, RULES, 44, 5, seed=2) != first
 
 
 @pytest.fixture
@@ -210,11 +214,19 @@ def test_real_galaxies_leave_their_figures_in_results(
             assert kept["stayed"]["share"] == pytest.approx(stayed)
             assert kept["left"]["share"] == pytest.approx(1 - stayed)
     assert "\n".join(redraw.lines(content)) in capsys.readouterr().out
+    of_galaxies = pd.read_csv("results/mine/redraw.csv.gz")
+    like_the_first = content["crowds"][2]
+    assert of_galaxies["class"].value_counts().to_dict() == dict.fromkeys(RULES, 4)
+    assert of_galaxies["left"].mean() == pytest.approx(like_the_first["selected"]["left"]["share"], abs=1e-3)
+    stayed = (1 - of_galaxies["left"]).sum()
+    assert of_galaxies["changed"].sum() == pytest.approx(
+        stayed * like_the_first["selected"]["changed"]["share"], abs=0.01
+    )
 
 
 def test_the_table_has_a_row_for_each_crowd_in_percent_and_galaxies() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [0.0, 0.0, 1.0]}] * 2 + [{6: [1.0, 0.0]}] * 3)
-    crowds = [redraw.redraw(votes, RULES, volunteers, 2, seed=1) for volunteers in (20, 44)]
+    crowds = [summary(votes, RULES, volunteers, 2, seed=1) for volunteers in (20, 44)]
     header, _, first, second, *_ = redraw.lines({"crowds": crowds, "repeats": 2, "survey": "mine"})
     assert "entered (of 3 rejected)" in header
     certain, never = "100.00 ± 0.00", "0.00 ± 0.00"
@@ -225,7 +237,7 @@ def test_the_table_has_a_row_for_each_crowd_in_percent_and_galaxies() -> None:
 def test_a_table_without_cigars_leaves_their_columns_empty() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [1.0, 0.0, 0.0]}] * 2)
     for rules in (RULES, {"CRS": RULES["CRS"]}):
-        content = {"crowds": [redraw.redraw(votes, rules, 20, 2, seed=1)], "repeats": 2, "survey": "mine"}
+        content = {"crowds": [summary(votes, rules, 20, 2, seed=1)], "repeats": 2, "survey": "mine"}
         cells = ["20", "100.00 ± 0.00", "0.00 ± 0.00", "–", "0.00 ± 0.00", "–", "–"]
         assert redraw.lines(content)[2] == f"| {' | '.join(cells)} |"
 

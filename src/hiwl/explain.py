@@ -5,6 +5,8 @@ Run after `evaluate`. Writes to ``explained``:
 - ``tsne.png``, ``tsne.csv.gz``: penultimate features embedded by t-SNE, for each node its own.
 - ``gradcam.png``: where the models look, one test galaxy of each class.
 - ``errors.png`` (then ``errors-2.png``, ...), ``errors.csv``: every wrongly answered test galaxy.
+- ``reading-1.png``, ..., ``reading.csv``: the errors among as many right answers, for a reader to judge without
+  knowing which are which (`hiwl.reading`).
 - ``explained.json``: silhouettes, shares of the maps' weight on the galaxy, counts, and whose they are.
 
 Of a real survey the numbers and coordinates go into ``results`` too, beside the choice's record; pictures never do.
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from hiwl import reading
 from hiwl.augment import centre
 from hiwl.classifier import Classifier, Node, device_of
 from hiwl.dataset import read_images, read_table
@@ -35,6 +38,7 @@ from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
 from hiwl.layout import CHOICE_FILE, NODES, REPORTS
 from hiwl.memory import keep_freed_memory
+from hiwl.params import read_section
 from hiwl.record import Record, definition, results_folder, stem
 from hiwl.settings import settings
 from hiwl.votes import ID
@@ -92,6 +96,9 @@ def main() -> None:
         _draw_embedding(embedded, tree.classes, silhouettes, beside / "tsne.png")
         _draw_attention(classifier, images, test, sides, beside / "gradcam.png")
         _draw_errors(images, wrong, len(test), beside)
+        asked = reading.questions(test, tree.classes)
+        reading.draw(asked, read_section("pack")["crop"], beside)
+        asked.to_csv(beside / "reading.csv", index=False)
         wrong.drop(columns="row").to_csv(beside / "errors.csv", index=False, float_format="%.4f")
         embedded.assign(**{"class": embedded["class"].map(tree.classes.index)}).to_csv(
             beside / "tsne.csv.gz", index=False, float_format="%.2f", compression={"method": "gzip", "mtime": 0}

@@ -35,6 +35,19 @@ Each claim as a difference between runs of the same seed. It `holds` (or is `con
 agree on the sign and the 95 % interval over test galaxies, all seeds together, leaves zero out; clusters and maps are
 compared by their signs alone, on which three pairs agree by chance one time in four. All else is `open`.
 """
+ERRORS = """\
+## The errors under a second look
+"""
+READINGS = """\
+Readers judged the pictures of the errors among as many right answers, each with two classes to choose between (label
+and answer, or runner-up), in random order and without knowing which was which (`hiwl explain`, `hiwl.reading`). What a
+reader finds against the labels of right answers says how much to make of it on errors. Readers named `vision-model`
+are readings of the sheets by a vision-language model, each in a conversation of its own; no people.
+"""
+DOUBTS = """\
+Where the votes are known: how far second crowds of {volunteers} (`hiwl redraw`) doubt a galaxy, as the share of them
+that drop it from the clean set or name another class. Means over galaxies, ± standard errors.
+"""
 WHAT_IS_WHAT = """\
 `CSS`: recall of cigars; `ECE`: expected calibration error; `epochs` of each node and `passes`, the
 images that training looked at: of the first run; `s`: training and validation, wall clock. Where a temperature was
@@ -44,6 +57,7 @@ fitted on validation, the ECE there is that of the galaxies it was fitted on."""
 def page(
     studies: dict[str, dict[str, Any]],
     claims: dict[str, list[dict[str, Any]]],
+    errors: dict[str, dict[str, dict[str, Any]]],
     explained: dict[str, dict[str, Any]],
     results: Path,
 ) -> str:
@@ -52,7 +66,7 @@ def page(
     for name, study in studies.items():
         if any(cell["runs"] for cell in study["cells"].values()):
             parts.append(_study(name, study))
-    parts += [*_explained(explained, studies), _others(studies), _left_out(studies)]
+    parts += [*_errors(errors), *_explained(explained, studies), _others(studies), _left_out(studies)]
     return "\n".join(parts)
 
 
@@ -64,6 +78,8 @@ def _splits() -> str:
 def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
     parts = []
     for name, found in claims.items():
+        if not found:
+            continue
         header = ["claim", "measured by", "paper", "here", "each pair", "95 %", "holds?"]
         rows = []
         for claim in found:
@@ -220,6 +236,41 @@ def _costs(cells: dict[str, Any]) -> str:
     splits = {cell["split_sha256"][:12] for cell in cells.values()}
     split = f"split `{splits.pop()}`" if len(splits) == 1 else "splits by fold"
     return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
+
+
+def _errors(errors: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """What is to be said against the labels of the galaxies that runs had wrong."""
+    read, doubted = [], []
+    volunteers = 0
+    for name, cells in errors.items():
+        for cell, found in cells.items():
+            volunteers = found["doubts"]["volunteers"]
+            both = [found["doubts"][who] for who in ("errors", "right")]
+            if all(value["galaxies"] > 1 for value in both):
+                row = []
+                for part in both:
+                    row += [str(part["galaxies"]), f"{100 * part['mean']:.1f} ± {100 * part['standard_error']:.1f}"]
+                doubted.append([f"{name}: {cell}", *row])
+            for run, readers in found["readings"].items():
+                for reader, counts in readers.items():
+                    wrong, right = counts["errors"], counts["right"]
+                    row = [f"{wrong[who]}" for who in ("galaxies", "label", "answer", "another", "unsure")]
+                    row += [f"{right[who]}" for who in ("galaxies", "label", "unsure")]
+                    read.append([f"{name}: {cell}, {run}", reader, *row])
+    parts = [ERRORS] if read or doubted else []
+    if read:
+        header = ["read", "reader", "errors", "for the label", "for the answer", "for another", "unsure"]
+        parts += [READINGS, table([*header, "right answers", "for the label", "unsure"], read)]
+    if doubted:
+        header = [
+            "first seed of",
+            "errors",
+            "of these doubted, per cent",
+            "right answers",
+            "of these doubted, per cent",
+        ]
+        parts += [DOUBTS.format(volunteers=volunteers), table(header, doubted)]
+    return parts
 
 
 def _explained(explained: dict[str, dict[str, Any]], studies: dict[str, Any]) -> list[str]:

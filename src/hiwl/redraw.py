@@ -1,4 +1,7 @@
-"""`hiwl redraw`: how sure the labels themselves are. Writes ``redraw.json`` beside the survey's records in ``results``.
+"""`hiwl redraw`: how sure the labels themselves are. Writes beside the survey's records in ``results``:
+
+- ``redraw.json``: shares over all galaxies, for crowds of several sizes.
+- ``redraw.csv.gz``: for each selected galaxy, how often a crowd of `LIKE_THE_FIRST` drops it or names another class.
 
 Each galaxy of a survey of votes is shown to a second crowd: volunteers who walk down the tree of questions and answer
 with the chances of the galaxy's *observed* fractions. Their fractions go through the same selection. What is counted:
@@ -15,7 +18,7 @@ crowd is not above .50, so more galaxies leave, and fewer change, than with one 
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hiwl.errors import HiwlError
-from hiwl.files import sha256, write_json
+from hiwl.files import replacing, sha256, write_json
 from hiwl.layout import RAW_MANIFEST, RAW_TABLE
 from hiwl.markdown import table
 from hiwl.params import PARAMS, read_section
@@ -32,6 +35,7 @@ from hiwl.select import SelectParams, select
 from hiwl.votes import ID, TASKS
 
 VOLUNTEERS = (20, 40, 44, 60)  # from the fewest that the paper admits; Galaxy Zoo 2 had some 40 a galaxy
+LIKE_THE_FIRST = 44
 REPEATS = 200
 SEED = 1
 REJECTED = -1  # in place of a class's number
@@ -39,6 +43,17 @@ REJECTED = -1  # in place of a class's number
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Rules = dict[str, dict[str, float]]
+
+
+class Drawn(NamedTuple):
+    """What second crowds made of each galaxy of a table of votes."""
+
+    now: Ints
+    """(galaxies,): the number in `rules` of the class that each has now, or REJECTED."""
+    again: Ints
+    """(galaxies, repeats): the same for every crowd."""
+    volunteers: int
+    rules: Rules
 
 
 def main() -> None:
@@ -61,9 +76,12 @@ def main() -> None:
         )
     votes = pd.read_csv(RAW_TABLE)
     rules = SelectParams.parse(read_section("select"), "select").rules
-    crowds = tqdm(VOLUNTEERS, "redrawing", unit="crowd")
+    crowds = {
+        volunteers: redraw(votes, rules, volunteers, REPEATS, SEED)
+        for volunteers in tqdm(VOLUNTEERS, "redrawing", unit="crowd")
+    }
     content = {
-        "crowds": [redraw(votes, rules, volunteers, REPEATS, SEED) for volunteers in crowds],
+        "crowds": [summarise(drawn) for drawn in crowds.values()],
         "repeats": REPEATS,
         "rules": rules,
         "seed": SEED,
@@ -73,34 +91,57 @@ def main() -> None:
     print("\n".join(lines(content)))
     if (folder := results_folder()) is not None:
         write_json(folder / "redraw.json", content)
-        print(f"redraw: {folder / 'redraw.json'}")
+        with replacing(folder / "redraw.csv.gz") as beside:
+            of_galaxies(votes[ID], crowds[LIKE_THE_FIRST]).to_csv(
+                beside, index=False, float_format="%.3f", compression={"method": "gzip", "mtime": 0}
+            )
+        print(f"redraw: {folder / 'redraw.json'}, {folder / 'redraw.csv.gz'}")
 
 
-def redraw(votes: pd.DataFrame, rules: Rules, volunteers: int, repeats: int, seed: int) -> dict[str, Any]:
-    """What `repeats` crowds of `volunteers` make of each galaxy of the table `votes`, for each class that it has now.
-
-    Counts (`drawn_as`) are over all repeats. Shares have their standard errors over galaxies: how far they would be
-    off on other galaxies of the kind.
+def redraw(votes: pd.DataFrame, rules: Rules, volunteers: int, repeats: int, seed: int) -> Drawn:
+    """What `repeats` crowds of `volunteers` make of each galaxy of the table `votes`.
 
     Raises:
         HiwlError: rules on unknown columns, or that take one galaxy for two classes, if only when it is drawn again.
     """
     rng = np.random.default_rng([seed, volunteers])
     chances = answer_chances(votes)
-    now = _classes(votes, rules)
-    drawn = np.stack(
-        [_classes(votes[[ID]].assign(**walk(chances, volunteers, rng)), rules) for _ in range(repeats)], axis=1
+    again = [_classes(votes[[ID]].assign(**walk(chances, volunteers, rng)), rules) for _ in range(repeats)]
+    return Drawn(_classes(votes, rules), np.stack(again, axis=1), volunteers, rules)
+
+
+def of_galaxies(ids: "pd.Series[int]", drawn: Drawn) -> pd.DataFrame:
+    """Of each selected galaxy: `class` now, and which shares of the crowds drop it (`left`) or `changed` its class."""
+    selected = drawn.now != REJECTED
+    now, again = drawn.now[selected], drawn.again[selected]
+    left = again == REJECTED
+    return pd.DataFrame(
+        {
+            ID: ids[selected],
+            "class": np.array(list(drawn.rules))[now],
+            "left": left.mean(axis=1),
+            "changed": (~left & (again != now[:, None])).mean(axis=1),
+        }
     )
+
+
+def summarise(drawn: Drawn) -> dict[str, Any]:
+    """All galaxies together, and those of each class that they have now.
+
+    Counts (`drawn_as`) are over all repeats. Shares have their standard errors over galaxies: how far they would be
+    off on other galaxies of the kind.
+    """
+    now, again, rules = drawn.now, drawn.again, drawn.rules
     rejected = now == REJECTED
     return {
-        "classes": {name: _kept(now, drawn, now == number, rules) for number, name in enumerate(rules)},
+        "classes": {name: _kept(now, again, now == number, rules) for number, name in enumerate(rules)},
         "rejected": {
-            "drawn_as": _counts(drawn[rejected], rules),
-            "entered": _share((drawn[rejected] != REJECTED).sum(axis=1), np.full(rejected.sum(), repeats)),
+            "drawn_as": _counts(again[rejected], rules),
+            "entered": _share((again[rejected] != REJECTED).sum(axis=1), np.full(rejected.sum(), again.shape[1])),
             "galaxies": int(rejected.sum()),
         },
-        "selected": _kept(now, drawn, ~rejected, rules),
-        "volunteers": volunteers,
+        "selected": _kept(now, again, ~rejected, rules),
+        "volunteers": drawn.volunteers,
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
+from hiwl import reading
 from hiwl.calibration import calibration_error
 from hiwl.claims import CLAIMING, weigh
 from hiwl.comparison import Run, mcnemar, on_test, on_validation, pairs
@@ -39,11 +40,12 @@ def main() -> None:
         raise HiwlError(f"{results}: no records of evaluated runs. Runs on real galaxies leave them there.")
     studies = {name: read_study(name) for name in study_names()}
     runs = {name: find_runs(study, kept) for name, study in studies.items()}
-    explained = read_explained(results)
+    explained, redrawn = read_explained(results), read_redrawn(results)
     numbers = {name: summarise(study, runs[name]) for name, study in studies.items()}
+    errors = {name: second_look(runs[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
     claims = {name: weigh(found, explained) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
-    text = page(numbers, {name: found for name, found in claims.items() if found}, explained, results)
-    write_json(NUMBERS, {"studies": numbers, "claims": claims})
+    text = page(numbers, claims, errors, explained, results)
+    write_json(NUMBERS, {"studies": numbers, "claims": claims, "errors": errors})
     write_text(MARKDOWN, text)
     write_text(PAGE, draw_page(text, numbers, {name: [run.kept for run in found] for name, found in runs.items()}))
     told = {run.kept.path for found in runs.values() for run in found}
@@ -56,6 +58,33 @@ def read_explained(results: Path) -> dict[str, dict[str, Any]]:
     """What `hiwl explain` measured of each run, by the run's definition."""
     contents = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.explained.json"))]
     return {content["definition"]: content for content in contents}
+
+
+def read_redrawn(results: Path) -> pd.DataFrame:
+    """What `hiwl redraw` measured of each galaxy whose votes are known, by GalaxyID."""
+    tables = [pd.read_csv(path, index_col="GalaxyID") for path in sorted(results.glob("*/redraw.csv.gz"))]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["class", "left", "changed"])
+
+
+def second_look(runs: list[Run], redrawn: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Of each cell: what second crowds say of its errors, and, where a run's were read, what readers say of these.
+
+    Of several seeds the first stands for all in the former: each galaxy is to count once.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for cell in dict.fromkeys(run.cell.name for run in runs):
+        mine = [run for run in runs if run.cell.name == cell]
+        first_seed = [run.answers for run in mine if run.answers is not None and run.cell.seed == mine[0].cell.seed]
+        read = {}
+        for run in mine:
+            files = sorted(run.kept.path.parent.glob(f"{run.kept.path.stem}.reading-*.csv"))
+            if files and run.answers is not None:
+                says = {path.stem.rpartition("reading-")[2]: reading.read(path) for path in files}
+                if len(says) > 1:
+                    says[f"most of the {len(says)}"] = reading.majority(list(says.values()))
+                read[f"seed {run.cell.seed}"] = {name: reading.count(run.answers, said) for name, said in says.items()}
+        found[cell] = {"doubts": reading.doubts(pd.concat(first_seed), redrawn), "readings": read}
+    return found
 
 
 def find_runs(study: Study, kept: list[Kept]) -> list[Run]:
