@@ -1,5 +1,9 @@
-"""A CPU training step as hiwl takes it against the plain eager loop, each in a process of its own, in turn."""
+"""A CPU training step as hiwl takes it against the plain eager loop, each in a process of its own, in turn.
 
+And as many trainings side by side as there are cores, one thread each, against one with all of them.
+"""
+
+import os
 import subprocess
 import sys
 import time
@@ -52,6 +56,20 @@ def main() -> None:
     print(f"ratio ours / plain: {median(found['ours']) / median(found['plain']):.2f}")
     share = median(found["ours"]) / median(found["channels last"])
     print(f"of it, keeping freed memory (ours / channels last): {share:.2f}")
+    together = [side_by_side() for _ in range(ROUNDS)]
+    print(f"one thread each, {os.cpu_count()} side by side: {spread(together, 'images/s')}")
+    print(f"ratio side by side / ours: {median(together) / median(found['ours']):.2f}")
+
+
+def side_by_side() -> float:
+    """Images a second of all of them."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "ours"]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(os.cpu_count() or 1)
+    ]
+    return sum(float(process.communicate()[0]) for process in started)
 
 
 if len(sys.argv) > 1:
