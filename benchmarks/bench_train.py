@@ -11,11 +11,11 @@ from statistics import median
 
 from common import machine, spread
 
-SIZE, BATCH, STEPS, ROUNDS = 64, 64, 12, 3
+SIZE, BATCH, STEPS, ROUNDS = 64, 64, 24, 3
 
 
-def measure(way: str) -> float:
-    """Images a second of `tf_efficientnet_lite0` in this process."""
+def measure(way: str) -> tuple[float, float]:
+    """When `STEPS` steps of `tf_efficientnet_lite0` began and ended in this process, by the machine's clock."""
     import torch
 
     import hiwl  # noqa: F401
@@ -38,41 +38,43 @@ def measure(way: str) -> float:
 
     for _ in range(3):
         step()
-    start = time.perf_counter()
+    start = time.time()
     for _ in range(STEPS):
         step()
-    return STEPS * BATCH / (time.perf_counter() - start)
+    return start, time.time()
+
+
+def images_a_second(way: str, processes: int, threads: int) -> float:
+    """Of so many processes at once, from when the first began to when the last ended."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, __file__, way]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
+    told = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        sys.exit(f"{' '.join(command)}: failed, see above")
+    begun, ended = zip(*(map(float, times.split()) for times in told), strict=True)
+    seconds: float = max(ended) - min(begun)
+    return processes * STEPS * BATCH / seconds
 
 
 def main() -> None:
     print(machine(), f"tf_efficientnet_lite0, {SIZE} px, batch {BATCH}, {STEPS} steps a run")
-    found: dict[str, list[float]] = {"plain": [], "channels last": [], "ours": []}
+    cores = os.cpu_count() or 1
+    beside = f"ours, {cores} side by side, one thread each"
+    ways = {name: (name, 1, cores) for name in ("plain", "channels last", "ours")} | {beside: ("ours", cores, 1)}
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for name, speeds in found.items():
-            done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
-            speeds.append(float(done.stdout))
+        for name, how in ways.items():
+            found[name].append(images_a_second(*how))
+    middle = {name: median(speeds) for name, speeds in found.items()}
     for name, speeds in found.items():
         print(f"{name}: {spread(speeds, 'images/s')}")
-    print(f"ratio ours / plain: {median(found['ours']) / median(found['plain']):.2f}")
-    share = median(found["ours"]) / median(found["channels last"])
-    print(f"of it, keeping freed memory (ours / channels last): {share:.2f}")
-    together = [side_by_side() for _ in range(ROUNDS)]
-    print(f"one thread each, {os.cpu_count()} side by side: {spread(together, 'images/s')}")
-    print(f"ratio side by side / ours: {median(together) / median(found['ours']):.2f}")
-
-
-def side_by_side() -> float:
-    """Images a second of all of them."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "ours"]
-    started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(os.cpu_count() or 1)
-    ]
-    return sum(float(process.communicate()[0]) for process in started)
+    print(f"ratio ours / plain: {middle['ours'] / middle['plain']:.2f}")
+    print(f"of it, keeping freed memory (ours / channels last): {middle['ours'] / middle['channels last']:.2f}")
+    print(f"ratio side by side / ours: {middle[beside] / middle['ours']:.2f}")
 
 
 if len(sys.argv) > 1:
-    print(measure(sys.argv[1]))
+    print(*measure(sys.argv[1]))
 else:
     main()

@@ -1,80 +1,126 @@
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
+from hypothesis import settings as tries
 from hypothesis import strategies as st
 
 from hiwl.errors import HiwlError
-from hiwl.reading import count, doubts, majority, questions, read
+from hiwl.reading import agreed, count, doubts, questions, read
 
 CLASSES = ["A", "B", "C"]
 
 
-def answered(labels: str, said: str) -> pd.DataFrame:
-    chances = np.random.default_rng(len(labels)).uniform(0, 0.3, (len(labels), 3))
-    chances[np.arange(len(said)), [CLASSES.index(name) for name in said]] += 1
-    table = pd.DataFrame({"GalaxyID": range(10, 10 + len(labels)), "class": list(labels), "answer": list(said)})
-    table[[f"p_{name}" for name in CLASSES]] = chances
+def answered(chances: Sequence[Sequence[float]], labels: str) -> pd.DataFrame:
+    said = [CLASSES[int(np.argmax(row))] for row in chances]
+    table = pd.DataFrame({"GalaxyID": range(10, 10 + len(labels)), "class": list(labels), "answer": said})
+    table[[f"p_{name}" for name in CLASSES]] = np.array(chances).reshape(-1, 3)
     return table
 
 
-@given(st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), max_size=40))
-def test_a_reader_sees_every_error_among_as_many_right_answers(galaxies: list[tuple[str, str]]) -> None:
-    test = answered("".join(label for label, _ in galaxies), "".join(said for _, said in galaxies))
+any_chances = st.permutations([0.6, 0.3, 0.1]) | st.permutations([0.9, 0.08, 0.02]) | st.just([0.8, 0.1, 0.1])
+any_galaxies = st.lists(st.tuples(any_chances, st.sampled_from(CLASSES)), max_size=40)
+
+
+@tries(max_examples=50, deadline=None)
+@given(any_galaxies)
+def test_errors_and_right_answers_are_asked_in_pairs_that_look_alike(galaxies: list[tuple[list[float], str]]) -> None:
+    test = answered([chances for chances, _ in galaxies], "".join(label for _, label in galaxies))
     asked = questions(test, CLASSES)
-    wrong = test.loc[test["class"] != test["answer"], "GalaxyID"]
     assert asked["GalaxyID"].is_unique
-    assert set(wrong) <= set(asked["GalaxyID"])
-    assert len(asked) == len(wrong) + min(len(wrong), len(test) - len(wrong))
-    assert (asked["first"] != asked["second"]).all()
-    for galaxy in asked.merge(test, on="GalaxyID").to_dict("records"):
+    assert asked["number"].tolist() == list(range(1, len(asked) + 1))
+    shown = asked.merge(test, on="GalaxyID")
+    wrong = shown["class"] != shown["answer"]
+    offered = shown["first"] + shown["second"]
+    assert (shown["first"] < shown["second"]).all()  # the order of the classes, whichever is the label
+    assert sorted(offered[wrong]) == sorted(offered[~wrong])
+    for galaxy in shown.to_dict("records"):
         choices = {galaxy["first"], galaxy["second"]}
         assert {galaxy["class"], galaxy["answer"]} <= choices
-        (other,) = choices - {galaxy["class"]}
         if galaxy["class"] == galaxy["answer"]:
-            assert galaxy[f"p_{other}"] == sorted(galaxy[f"p_{name}"] for name in CLASSES)[1]
-    pd.testing.assert_frame_equal(asked, questions(test.sample(frac=1, random_state=3).sort_index(), CLASSES))
+            first, second, third = sorted((galaxy[f"p_{name}"] for name in CLASSES), reverse=True)
+            assert {galaxy[f"p_{name}"] for name in choices} == {first, second}
+            assert second > third
+    pd.testing.assert_frame_equal(asked, questions(test[::-1], CLASSES))
 
 
-def test_neither_place_nor_order_tells_the_label() -> None:
-    test = answered("A" * 200 + "B" * 200, "B" * 200 + "B" * 200)
-    asked = questions(test, CLASSES).merge(test, on="GalaxyID")
-    assert 120 < (asked["first"] == asked["class"]).sum() < 280
-    wrong = asked["class"] != asked["answer"]
-    assert 60 < wrong[:200].sum() < 140
+def test_a_partner_is_the_right_answer_as_nearly_as_clear() -> None:
+    right = [(0.5 + gap / 2, 0.5 - gap / 2, 0.0) for gap in (0.1, 0.4, 0.9)]
+    test = answered([*right, (0.25, 0.75, 0.0), (0.3, 0.7, 0.0)], "AAAAA")
+    assert set(questions(test, CLASSES)["GalaxyID"]) == {13, 14, 11, 10}  # gaps .5 and .4: one takes .4, the other .1
 
 
-def test_a_reader_is_counted_on_errors_and_on_right_answers() -> None:
-    answers = answered("AAAAABB", "BBBBABB").set_index("GalaxyID")
-    says = pd.Series(["A", "B", "C", "?", "A", "A", "?"], index=answers.index)
-    assert count(answers, says) == {
-        "errors": {"galaxies": 4, "label": 1, "answer": 1, "another": 1, "unsure": 1},
-        "right": {"galaxies": 3, "label": 1, "unsure": 1},
+def test_the_order_tells_nothing() -> None:
+    rng = np.random.default_rng(2)
+    sure = [(float(0.5 + x), float(0.4 - x), 0.1) for x in rng.uniform(0.05, 0.25, 400)]
+    test = answered(sure, "B" * 100 + "A" * 300)  # the first hundred are errors
+    wrong = questions(test, CLASSES)["GalaxyID"].isin(range(10, 110))
+    assert len(wrong) == 200
+    assert wrong.sum() == 100
+    assert 30 < wrong[:100].sum() < 70
+    assert 60 < sum(a != b for a, b in pairwise(wrong)) < 140
+
+
+def reading(test: pd.DataFrame, says: dict[int, str]) -> pd.DataFrame:
+    asked = questions(test, CLASSES)
+    return asked.assign(says=asked["GalaxyID"].map(says))
+
+
+FOUR = answered([(0.6, 0.4, 0.0), (0.7, 0.3, 0.0), (0.6, 0.3, 0.1), (0.8, 0.2, 0.0)], "BBAA")  # 10 and 11 are errors
+
+
+def test_a_reading_is_counted_on_errors_and_on_right_answers() -> None:
+    found = count(FOUR, reading(FOUR, {10: "B", 11: "A", 12: "C", 13: "?"}))
+    assert {name: value for name, value in found["errors"].items() if name != "interval"} == {
+        "galaxies": 2,
+        "label": 1,
+        "other": 1,
+        "another": 0,
+        "unsure": 0,
     }
+    assert {name: value for name, value in found["right"].items() if name != "interval"} == {
+        "galaxies": 2,
+        "label": 0,
+        "other": 0,
+        "another": 1,
+        "unsure": 1,
+    }
+    assert found["errors"]["interval"] == pytest.approx((0.0945, 0.9055), abs=1e-3)
 
 
-def test_most_readers_are_more_than_half_of_them() -> None:
-    readings = [pd.Series(list(said), index=[1, 2, 3]) for said in ("AAA", "ABB", "BB?")]
-    assert majority(readings).tolist() == ["A", "B", "?"]
-    assert majority(readings[:2]).tolist() == ["A", "?", "?"]
+def test_readings_agree_where_all_say_the_same() -> None:
+    readings = [reading(FOUR, dict(zip((10, 11, 12, 13), says, strict=True))) for says in ("AAA?", "AB A", "AAA?")]
+    assert agreed(readings).set_index("GalaxyID")["says"].sort_index().tolist() == ["A", "?", "?", "?"]
 
 
-def test_an_unfinished_reading_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.reading-someone.csv"
-    path.write_text("GalaxyID,first,second,says\n7,A,B,A\n8,A,B,\n")
-    with pytest.raises(HiwlError, match=r"reading-someone\.csv: nothing in column `says` for 1 galaxies, first 8"):
-        read(path)
-    path.write_text("GalaxyID,first,second,says\n7,A,B,A\n7,A,B,B\n")
-    with pytest.raises(HiwlError, match="galaxy 7 has two answers"):
-        read(path)
+def test_what_is_no_reading_of_the_run_is_refused(tmp_path: Path) -> None:
+    path, asked = tmp_path / "run.reading-someone.csv", questions(FOUR, CLASSES)
+    asked.to_csv(path, index=False)
+    with pytest.raises(
+        HiwlError, match=r"reading-someone\.csv: number 1: '' in column `says`; A, B, C or \? is wanted"
+    ):
+        read(path, FOUR, CLASSES)
+    asked.assign(says=["A", "a", "B", "?"]).to_csv(path, index=False)
+    with pytest.raises(HiwlError, match="number 2: 'a'"):
+        read(path, FOUR, CLASSES)
+    asked.assign(says="A")[1:].to_csv(path, index=False)
+    with pytest.raises(HiwlError, match="not the rows of this run"):
+        read(path, FOUR, CLASSES)
+    asked.assign(says="A").to_csv(path, index=False)
+    assert read(path, FOUR, CLASSES)["says"].tolist() == ["A"] * 4
 
 
-def test_second_crowds_doubt_errors_and_right_answers_apart() -> None:
-    answers = answered("AAAAB", "BBAAB").set_index("GalaxyID")
-    redrawn = pd.DataFrame({"left": [0.4, 0.2, 0.1, 0.0], "changed": [0.1, 0.1, 0.0, 0.0]}, index=[10, 11, 12, 13])
-    found = doubts(answers, redrawn)
-    assert found["errors"] == {"galaxies": 2, "mean": pytest.approx(0.4), "standard_error": pytest.approx(0.1)}
-    assert found["right"] == {"galaxies": 2, "mean": pytest.approx(0.05), "standard_error": pytest.approx(0.05)}
-    assert doubts(answers, redrawn.iloc[:0])["errors"] == {"galaxies": 0, "mean": None, "standard_error": None}
+def test_second_crowds_drop_and_rename_errors_and_right_answers() -> None:
+    redrawn = pd.DataFrame(
+        {"GalaxyID": [10, 11, 12, 13, 14], "left": [0.4, 0.2, 0.1, 0.0, 1.0], "changed": [0.1, 0.1, 0.0, 0.0, 0.0]}
+    ).assign(volunteers=44)
+    found = doubts(FOUR, redrawn)
+    assert found["errors"]["left"] == {"mean": pytest.approx(0.3), "standard_error": pytest.approx(0.1)}
+    assert found["errors"]["changed"] == {"mean": pytest.approx(0.1), "standard_error": pytest.approx(0.0)}
+    assert found["right"]["left"] == {"mean": pytest.approx(0.05), "standard_error": pytest.approx(0.05)}
+    assert found["right"]["volunteers"] == "44"
+    assert doubts(FOUR, redrawn.iloc[:0])["errors"] == {"galaxies": 0, "volunteers": ""}

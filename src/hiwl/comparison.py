@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from hiwl.errors import HiwlError
 from hiwl.record import Kept
@@ -23,6 +23,8 @@ class Run(NamedTuple):
     kept: Kept
     answers: pd.DataFrame | None
     """By GalaxyID: `class`, `answer` and `p_<class>` of every test galaxy; None where the study ends at `choose`."""
+    explained: dict[str, Any] | None
+    """What `hiwl explain` measured of it, if it did."""
 
     @property
     def is_right(self) -> "pd.Series[bool]":
@@ -76,6 +78,17 @@ def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
         "high": high,
         "galaxies": len(mine),
     }
+
+
+def over_pairs(each: list[float]) -> list[float] | None:
+    """95 % interval (Student's t) of the mean difference over pairs of runs, as other seeds might have had it.
+
+    None of fewer than three: two pairs leave an interval six times as wide as their scatter.
+    """
+    if len(each) < 3:
+        return None
+    reach = float(t.ppf(0.975, len(each) - 1)) * np.std(each, ddof=1) / len(each) ** 0.5
+    return [float(np.mean(each) - reach), float(np.mean(each) + reach)]
 
 
 def mcnemar(first: Bools, second: Bools) -> tuple[int, int, float]:

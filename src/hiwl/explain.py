@@ -5,8 +5,8 @@ Run after `evaluate`. Writes to ``explained``:
 - ``tsne.png``, ``tsne.csv.gz``: penultimate features embedded by t-SNE, for each node its own.
 - ``gradcam.png``: where the models look, one test galaxy of each class.
 - ``errors.png`` (then ``errors-2.png``, ...), ``errors.csv``: every wrongly answered test galaxy.
-- ``reading-1.png``, ..., ``reading.csv``: the errors among as many right answers, for a reader to judge without
-  knowing which are which (`hiwl.reading`).
+- ``reading``: sheets of errors among right answers, for a reader to judge without knowing which are which
+  (`hiwl.reading`).
 - ``explained.json``: silhouettes, shares of the maps' weight on the galaxy, counts, and whose they are.
 
 Of a real survey the numbers and coordinates go into ``results`` too, beside the choice's record; pictures never do.
@@ -97,8 +97,9 @@ def main() -> None:
         _draw_attention(classifier, images, test, sides, beside / "gradcam.png")
         _draw_errors(images, wrong, len(test), beside)
         asked = reading.questions(test, tree.classes)
-        reading.draw(asked, read_section("pack")["crop"], beside)
-        asked.to_csv(beside / "reading.csv", index=False)
+        (beside / "reading").mkdir()
+        reading.draw(asked, read_section("pack")["crop"], beside / "reading")
+        asked.to_csv(beside / "reading/reading.csv", index=False)
         wrong.drop(columns="row").to_csv(beside / "errors.csv", index=False, float_format="%.4f")
         embedded.assign(**{"class": embedded["class"].map(tree.classes.index)}).to_csv(
             beside / "tsne.csv.gz", index=False, float_format="%.2f", compression={"method": "gzip", "mtime": 0}

@@ -36,22 +36,25 @@ REACHED = """\
 Of all kinds of runs on the paper's split, the one that did best on validation.
 """
 CLAIMS = """\
-Each claim as a difference between runs of the same seed. It `holds` (or is `contradicted`) where three pairs or more
-agree on the sign and the 95 % interval over test galaxies, all seeds together, leaves zero out; clusters and maps are
-compared by their signs alone, on which three pairs agree by chance one time in four. All else is `open`.
+Each claim as a difference between runs of the same seed, per cent or silhouette. It `holds` (or is `contradicted`)
+where the 95 % intervals over pairs (Student's t: other seeds) and, of accuracies, over test galaxies both lie on one
+side of zero; else it is `open`. Of so many claims one in twenty may come out by chance.
 """
 ERRORS = """\
 ## The errors under a second look
 """
+KINDS = {"errors": "errors", "right": "right answers"}
 READINGS = """\
-Readers judged the pictures of the errors among as many right answers, each with two classes to choose between (label
-and answer, or runner-up), in random order and without knowing which was which (`hiwl explain`, `hiwl.reading`). What a
-reader finds against the labels of right answers says how much to make of it on errors. Readers named `vision-model`
-are readings of the sheets by a vision-language model, each in a conversation of its own; no people.
+Pictures of errors among right answers, each with two classes to choose between (`hiwl explain`, `hiwl.reading`). Every
+error has a right answer for a partner that was offered the same two classes and that the model set as nearly as far
+apart as could be had; readers saw the sheets alone. `label`: found for the label, `other`: for the other class offered.
+Readings named `vision-model` are by one vision-language model, each in a conversation of its own: repeats of one
+reader, and of no person.
 """
 DOUBTS = """\
-Where the votes are known: how far second crowds of {volunteers} (`hiwl redraw`) doubt a galaxy, as the share of them
-that drop it from the clean set or name another class. Means over galaxies, ± standard errors.
+Where the votes are known: how often second crowds (`hiwl redraw`) would drop a galaxy from the clean set, which names
+no class and happens near the thresholds, and how often they would rename it. Means over galaxies that the votes select,
+± standard errors.
 """
 WHAT_IS_WHAT = """\
 `CSS`: recall of cigars; `ECE`: expected calibration error; `epochs` of each node and `passes`, the
@@ -63,7 +66,7 @@ def page(
     studies: dict[str, dict[str, Any]],
     claims: dict[str, list[dict[str, Any]]],
     errors: dict[str, dict[str, dict[str, Any]]],
-    explained: dict[str, dict[str, Any]],
+    explained: list[tuple[str, dict[str, Any]]],
     results: Path,
 ) -> str:
     """The whole page."""
@@ -71,7 +74,7 @@ def page(
     for name, study in studies.items():
         if any(cell["runs"] for cell in study["cells"].values()):
             parts.append(_study(name, study))
-    parts += [*_errors(errors), *_explained(explained, studies), _others(studies), _left_out(studies)]
+    parts += [*_errors(errors), *_explained(explained), _others(studies), _left_out(studies)]
     return "\n".join(parts)
 
 
@@ -120,18 +123,22 @@ def _reached(studies: dict[str, Any]) -> str:
 def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
     parts = []
     for name, found in claims.items():
-        if not found:
+        if not any(claim["each"] for claim in found):
             continue
-        header = ["claim", "measured by", "paper", "here", "each pair", "95 %", "holds?"]
+        header = ["claim", "measured by", "paper", "here", "each pair", "95 % over pairs", "over galaxies", "holds?"]
         rows = []
         for claim in found:
-            unit, digits = (100, 2) if claim["unit"] == "per cent" else (1, 3)
-            each = ", ".join(f"{unit * value:+.{digits}f}" for value in claim["each"])
-            over = ", ".join(f"{unit * end:+.{digits}f}" for end in claim["interval"]) if claim["interval"] else ""
-            paper = "" if claim["paper"] is None else f"{unit * claim['paper']:+.{digits}f}"
-            here = f"{unit * claim['difference']:+.{digits}f}"
+
+            def told(*values: float | None, of: dict[str, Any] = claim) -> str:
+                unit, digits = (100, 2) if of["unit"] == "share" else (1, 3)
+                return ", ".join("" if value is None else f"{unit * value:+.{digits}f}" for value in values)
+
             measure = f"{claim['measure']}: {claim['better']} above {claim['worse']}"
-            rows.append([claim["text"], measure, paper, here, each, over, claim["verdict"]])
+            row = [claim["text"], measure, told(claim["paper"]), told(claim.get("difference")), told(*claim["each"])]
+            row += [told(*(claim.get(name) or ())) for name in ("over_pairs", "over_galaxies")]
+            if claim["over_galaxies"]:
+                row[-1] += f" (n = {claim['galaxies']})"
+            rows.append([*row, claim["verdict"]])
         parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{table(header, rows)}")
     return parts
 
@@ -283,47 +290,43 @@ def _costs(cells: dict[str, Any]) -> str:
 def _errors(errors: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """What is to be said against the labels of the galaxies that runs had wrong."""
     read, doubted = [], []
-    volunteers = 0
     for name, cells in errors.items():
         for cell, found in cells.items():
-            volunteers = found["doubts"]["volunteers"]
-            both = [found["doubts"][who] for who in ("errors", "right")]
-            if all(value["galaxies"] > 1 for value in both):
-                row = []
-                for part in both:
-                    row += [str(part["galaxies"]), f"{100 * part['mean']:.1f} ± {100 * part['standard_error']:.1f}"]
-                doubted.append([f"{name}: {cell}", *row])
-            for run, readers in found["readings"].items():
-                for reader, counts in readers.items():
-                    wrong, right = counts["errors"], counts["right"]
-                    row = [f"{wrong[who]}" for who in ("galaxies", "label", "answer", "another", "unsure")]
-                    row += [f"{right[who]}" for who in ("galaxies", "label", "unsure")]
-                    read.append([f"{name}: {cell}, {run}", reader, *row])
+            for run, readings in found["readings"].items():
+                for reader, counts in readings.items():
+                    for kind, count in counts.items():
+                        row = [f"{count[who]}" for who in ("galaxies", "label", "other", "another", "unsure")]
+                        share = count["label"] / max(1, count["label"] + count["other"])
+                        told = f"{percent(share)} ({_interval(count['interval'])})"
+                        read.append([f"{name}: {cell}, {run}", reader, KINDS[kind], *row, told])
+            for kind, doubt in found["doubts"].items():
+                if "left" in doubt:
+                    row = [f"{name}: {cell}", KINDS[kind], str(doubt["galaxies"]), doubt["volunteers"]]
+                    for share in ("left", "changed"):
+                        row.append(f"{percent(doubt[share]['mean'])} ± {percent(doubt[share]['standard_error'])}")
+                    doubted.append(row)
     parts = [ERRORS] if read or doubted else []
     if read:
-        header = ["read", "reader", "errors", "for the label", "for the answer", "for another", "unsure"]
-        parts += [READINGS, table([*header, "right answers", "for the label", "unsure"], read)]
-    if doubted:
         header = [
-            "first seed of",
-            "errors",
-            "of these doubted, per cent",
-            "right answers",
-            "of these doubted, per cent",
+            "read",
+            "reading",
+            "of",
+            "galaxies",
+            "label",
+            "other",
+            "another",
+            "unsure",
+            "label, per cent of the two",
         ]
-        parts += [DOUBTS.format(volunteers=volunteers), table(header, doubted)]
+        parts += [READINGS, table(header, read)]
+    if doubted:
+        header = ["first seed of", "of", "galaxies", "volunteers", "dropped, per cent", "renamed, per cent"]
+        parts += [DOUBTS, table(header, doubted)]
     return parts
 
 
-def _explained(explained: dict[str, dict[str, Any]], studies: dict[str, Any]) -> list[str]:
+def _explained(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Figures 6 and 7 as `hiwl explain` measured them."""
-    titles = {
-        run["definition"]: f"{name}: {title}, seed {run['seed']}"
-        for name, study in reversed(studies.items())
-        for title, cell in study["cells"].items()
-        for run in cell["runs"]
-    }
-    told = [(titles[name], content) for name, content in explained.items() if name in titles]
     if not told:
         return []
     apart, looking = [], []

@@ -1,13 +1,14 @@
 """A second look at the errors: by readers of the pictures, and by second crowds where the votes are known.
 
-A reader sees every wrongly answered test galaxy among as many rightly answered ones, each with two classes to choose
-between in random order: its label, and the answer (where that was right, the runner-up). Neither which class is the
-label nor which galaxies are errors can be seen. How often a reader goes against the label of a right answer says what
-going against it on an error is worth.
+A reader sees the wrongly answered test galaxies mixed with rightly answered ones, each with two classes to choose
+between: its label, and what the model said (where that was right, its second choice). Each error has a right answer
+for a partner with the same two classes, which the model set as nearly as far apart as it can be had. So neither the
+classes offered nor how clear a picture is to the model tell errors from right answers, and how often a reader finds
+for the label of the partners is what to hold the errors against. The classes stand in a fixed order.
 
-`hiwl explain` writes the sheets (``reading-1.png``, ...) and ``reading.csv``, whose column `says` a reader fills in:
-one of the two classes, another one, or ``?``. Kept in ``results`` as ``<run>.reading-<reader>.csv``, it is counted by
-`hiwl report`.
+`hiwl explain` writes the sheets (``1.png``, ...) and ``reading.csv`` into a folder of their own, which is all that a
+reader may see, and who fills in the column `says`: one of the two classes, another one, or ``?``. Kept in ``results``
+as ``<run>.reading-<reader>.csv``, it is counted by `hiwl report`.
 """
 
 import zipfile
@@ -18,34 +19,46 @@ import numpy as np
 import pandas as pd
 
 from hiwl.errors import HiwlError
-from hiwl.evaluate import _pyplot
+from hiwl.evaluate import _pyplot, wilson
 from hiwl.images import decode, members
 from hiwl.layout import RAW_IMAGES
-from hiwl.redraw import LIKE_THE_FIRST
 from hiwl.votes import ID
 
-SEED = 1  # of the right answers drawn and of all orders
+SEED = 1  # of the order
 LINES, COLUMNS = 5, 6  # pictures a sheet
-QUESTION = ["first", "second"]
 UNSURE = "?"
 
 
-def questions(test: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """What a reader is asked of the answered `test` set: `GalaxyID`, `first` and `second` class, and `says`, empty."""
-    wrong = test[test["class"] != test["answer"]]
-    right = test[test["class"] == test["answer"]]
-    right = right.sample(min(len(wrong), len(right)), random_state=SEED)
-    chances = right[[f"p_{name}" for name in classes]].to_numpy(copy=True)
-    chances[np.arange(len(right)), right["class"].map(classes.index)] = -1
-    runner_up = np.array(classes)[chances.argmax(axis=1)]
-    asked = pd.concat([wrong.assign(other=wrong["answer"]), right.assign(other=runner_up)])
-    asked = asked.sort_values(ID).sample(frac=1, random_state=SEED)
-    turned = np.random.default_rng(SEED).random(len(asked)) < 0.5
+def questions(answered: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """What a reader is asked of `answered` test galaxies (`GalaxyID`, `class`, `answer`, `p_<class>`).
+
+    `number` on the sheets, `GalaxyID`, the `first` and `second` class offered, and `says`, empty. Errors for which no
+    right answer with the same two classes is left are not asked.
+    """
+    galaxies = answered.sort_values(ID, ignore_index=True)
+    is_wrong = galaxies["class"] != galaxies["answer"]
+    galaxies["other"] = galaxies["answer"].where(is_wrong, _second_choice(galaxies, classes))
+    galaxies = galaxies[galaxies["other"].notna()]
+    chances, rows = galaxies[[f"p_{name}" for name in classes]].to_numpy(), np.arange(len(galaxies))
+    label, other = (galaxies[name].map(classes.index).to_numpy(np.int64) for name in ("class", "other"))
+    gap = np.abs(chances[rows, label] - chances[rows, other])
+    galaxies = galaxies.assign(first=np.minimum(label, other), second=np.maximum(label, other), gap=gap)
+    partners = galaxies[galaxies["class"] == galaxies["answer"]]
+    asked = []
+    for error in galaxies[galaxies["class"] != galaxies["answer"]].to_dict("records"):
+        alike = partners[(partners["first"] == error["first"]) & (partners["second"] == error["second"])]
+        if len(alike):
+            nearest = (alike["gap"] - error["gap"]).abs().idxmin()
+            partners = partners.drop(nearest)
+            asked += [error[ID], galaxies.loc[nearest, ID]]
+    table = galaxies[galaxies[ID].isin(asked)].sample(frac=1, random_state=SEED, ignore_index=True)
+    names = dict(enumerate(classes))
     return pd.DataFrame(
         {
-            ID: asked[ID].to_numpy(),
-            "first": np.where(turned, asked["other"], asked["class"]),
-            "second": np.where(turned, asked["class"], asked["other"]),
+            "number": np.arange(1, len(table) + 1),
+            ID: table[ID],
+            "first": table["first"].map(names),
+            "second": table["second"].map(names),
             "says": "",
         }
     )
@@ -61,78 +74,85 @@ def draw(asked: pd.DataFrame, crop: int, folder: Path) -> None:
             figure, panels = pyplot.subplots(LINES, COLUMNS, figsize=(15, 13.6), layout="constrained")
             for panel in panels.flat:
                 panel.set_axis_off()
-            for number, (panel, galaxy) in enumerate(zip(panels.flat, part, strict=False), start=start + 1):
+            for panel, galaxy in zip(panels.flat, part, strict=False):
                 panel.imshow(decode(archive.read(names[galaxy[ID]]), crop, crop))
-                panel.set_title(f"{number}: {galaxy['first']} or {galaxy['second']}?", fontsize=11)
-            figure.savefig(folder / f"reading-{sheet}.png", dpi=110)
+                panel.set_title(f"{galaxy['number']}: {galaxy['first']} or {galaxy['second']}?", fontsize=11)
+            figure.savefig(folder / f"{sheet}.png", dpi=110)
             pyplot.close(figure)
 
 
-def read(path: Path) -> "pd.Series[str]":
-    """What a reader said, by GalaxyID.
+def read(path: Path, answered: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """What a reader said, a row a galaxy: `number`, `GalaxyID`, `first`, `second`, `says`.
 
     Raises:
-        HiwlError: galaxies without an answer, or with two.
+        HiwlError: not the questions on `answered`, or an answer that is none.
     """
-    filled = pd.read_csv(path, dtype={"says": str})
-    if filled["says"].isna().any():
-        missing = filled.loc[filled["says"].isna(), ID].tolist()
+    asked, filled = questions(answered, classes), pd.read_csv(path, dtype={"says": str}, keep_default_na=False)
+    keys = ["number", ID]
+    if not {*keys, "says"} <= set(filled) or filled[keys].to_numpy().tolist() != asked[keys].to_numpy().tolist():
+        raise HiwlError(f"{path}: not the rows of this run's reading.csv; `hiwl explain` writes it anew")
+    wrong = filled[~filled["says"].isin([*classes, UNSURE])]
+    if len(wrong):
+        number, says = wrong.iloc[0][["number", "says"]]
         raise HiwlError(
-            f"{path}: nothing in column `says` for {len(missing)} galaxies, first {missing[0]}: a class, or {UNSURE}"
+            f"{path}: number {number}: {says!r} in column `says`; {', '.join(classes)} or {UNSURE} is wanted"
         )
-    if filled[ID].duplicated().any():
-        raise HiwlError(f"{path}: galaxy {filled.loc[filled[ID].duplicated(), ID].iloc[0]} has two answers")
-    says: pd.Series[str] = filled.set_index(ID)["says"]
-    return says
+    return asked.assign(says=filled["says"])
 
 
-def majority(readings: "list[pd.Series[str]]") -> "pd.Series[str]":
-    """By GalaxyID what more than half of the readers said, or ``?``."""
-    said = pd.concat(readings, axis=1)
-    voiced: pd.Series[str] = said.mode(axis=1)[0].where(
-        lambda most: said.eq(most, axis=0).sum(axis=1) * 2 > said.shape[1]
-    )
-    return voiced.fillna(UNSURE)
+def agreed(readings: list[pd.DataFrame]) -> pd.DataFrame:
+    """What all readings say alike, and ``?`` where they differ."""
+    first, *others = readings
+    alike = np.logical_and.reduce([first["says"] == other["says"] for other in others])
+    return first.assign(says=first["says"].where(alike, UNSURE))
 
 
-def count(answers: pd.DataFrame, says: "pd.Series[str]") -> dict[str, Any]:
-    """With whom a reader sides. `answers` by GalaxyID: `class` and `answer`; of every galaxy read."""
-    read = answers.loc[says.index]
-    wrong = read["class"] != read["answer"]
-    label, answer = says == read["class"], says == read["answer"]
-    return {
-        "errors": {
-            "galaxies": int(wrong.sum()),
-            "label": int((wrong & label).sum()),
-            "answer": int((wrong & answer).sum()),
-            "another": int((wrong & ~label & ~answer & (says != UNSURE)).sum()),
-            "unsure": int((wrong & (says == UNSURE)).sum()),
-        },
-        "right": {
-            "galaxies": int((~wrong).sum()),
-            "label": int((~wrong & label).sum()),
-            "unsure": int((~wrong & (says == UNSURE)).sum()),
-        },
-    }
+def count(answered: pd.DataFrame, reading: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """With what a reading sides, on `errors` and on their partners, the `right` answers.
 
-
-def doubts(answers: pd.DataFrame, redrawn: pd.DataFrame) -> dict[str, Any]:
-    """How often second crowds drop or rename the galaxies that were answered wrongly, and those answered rightly.
-
-    `answers` as in :func:`count`; `redrawn` is `hiwl redraw`'s table, by GalaxyID. Means and their standard errors over
-    the galaxies whose votes are known.
+    How many `galaxies`; for how many the `label` and the `other` class offered was found, `another` one, or none
+    (`unsure`); and the 95 % Wilson interval of the share of the label among those found for one of the two.
     """
-    known = answers.join(redrawn[["left", "changed"]], how="inner")
+    galaxies = reading.merge(answered[[ID, "class", "answer"]], on=ID, validate="one_to_one")
+    says, wrong = galaxies["says"], galaxies["class"] != galaxies["answer"]
+    label, unsure = says == galaxies["class"], says == UNSURE
+    other = ~label & ((says == galaxies["first"]) | (says == galaxies["second"]))
+    found = {}
+    for name, which in (("errors", wrong), ("right", ~wrong)):
+        for_label, for_other = int((which & label).sum()), int((which & other).sum())
+        found[name] = {
+            "galaxies": int(which.sum()),
+            "label": for_label,
+            "other": for_other,
+            "another": int((which & ~label & ~other & ~unsure).sum()),
+            "unsure": int((which & unsure).sum()),
+            "interval": wilson(for_label, for_label + for_other),
+        }
+    return found
+
+
+def doubts(answered: pd.DataFrame, redrawn: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How often second crowds drop (`left`) or rename (`changed`) galaxies that were answered wrongly, and rightly.
+
+    `redrawn` is `hiwl redraw`'s table of galaxies. Means and their standard errors over the galaxies in it.
+    """
+    known = answered.merge(redrawn[[ID, "left", "changed", "volunteers"]], on=ID, validate="many_to_one")
     wrong = known["class"] != known["answer"]
-    unsure = known["left"] + known["changed"]
-    return {
-        "volunteers": LIKE_THE_FIRST,
-        **{
-            name: {
-                "galaxies": len(part),
-                "mean": float(part.mean()) if len(part) else None,
-                "standard_error": float(part.std() / len(part) ** 0.5) if len(part) > 1 else None,
-            }
-            for name, part in (("errors", unsure[wrong]), ("right", unsure[~wrong]))
-        },
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, part in (("errors", known[wrong]), ("right", known[~wrong])):
+        found[name] = {"galaxies": len(part), "volunteers": ", ".join(map(str, sorted(set(part["volunteers"]))))}
+        if len(part) > 1:
+            for share in ("left", "changed"):
+                values = part[share].to_numpy()
+                error = float(values.std(ddof=1) / len(values) ** 0.5)
+                found[name][share] = {"mean": float(values.mean()), "standard_error": error}
+    return found
+
+
+def _second_choice(answered: pd.DataFrame, classes: list[str]) -> "pd.Series[str]":
+    """The most probable class but for the answer; missing where several are."""
+    chances = answered[[f"p_{name}" for name in classes]].to_numpy(copy=True)
+    chances[np.arange(len(answered)), answered["answer"].map(classes.index).to_numpy(np.int64)] = -1
+    best = chances.max(axis=1, keepdims=True)
+    names = pd.Series(np.array(classes, object)[chances.argmax(axis=1)], index=answered.index)
+    return names.where((chances == best).sum(axis=1) == 1)

@@ -1,7 +1,7 @@
 """`hiwl redraw`: how sure the labels themselves are. Writes beside the survey's records in ``results``:
 
 - ``redraw.json``: shares over all galaxies, for crowds of several sizes.
-- ``redraw.csv.gz``: for each selected galaxy, how often a crowd of `LIKE_THE_FIRST` drops it or names another class.
+- ``redraw.csv.gz``: for each selected galaxy, how often a crowd of `USUAL` size drops it or names another class.
 
 Each galaxy of a survey of votes is shown to a second crowd: volunteers who walk down the tree of questions and answer
 with the chances of the galaxy's *observed* fractions. Their fractions go through the same selection. What is counted:
@@ -34,8 +34,8 @@ from hiwl.record import results_folder
 from hiwl.select import SelectParams, select
 from hiwl.votes import ID, TASKS
 
-VOLUNTEERS = (20, 40, 44, 60)  # from the fewest that the paper admits; Galaxy Zoo 2 had some 40 a galaxy
-LIKE_THE_FIRST = 44
+USUAL = 44  # the median of Galaxy Zoo 2 (Willett et al. 2013)
+VOLUNTEERS = (20, 40, USUAL, 60)  # from the fewest that the paper admits
 REPEATS = 200
 SEED = 1
 REJECTED = -1  # in place of a class's number
@@ -92,7 +92,7 @@ def main() -> None:
     if (folder := results_folder()) is not None:
         write_json(folder / "redraw.json", content)
         with replacing(folder / "redraw.csv.gz") as beside:
-            of_galaxies(votes[ID], crowds[LIKE_THE_FIRST]).to_csv(
+            of_galaxies(votes[ID], crowds[USUAL]).to_csv(
                 beside, index=False, float_format="%.3f", compression={"method": "gzip", "mtime": 0}
             )
         print(f"redraw: {folder / 'redraw.json'}, {folder / 'redraw.csv.gz'}")
@@ -121,6 +121,7 @@ def of_galaxies(ids: "pd.Series[int]", drawn: Drawn) -> pd.DataFrame:
             "class": np.array(list(drawn.rules))[now],
             "left": left.mean(axis=1),
             "changed": (~left & (again != now[:, None])).mean(axis=1),
+            "volunteers": drawn.volunteers,
         }
     )
 

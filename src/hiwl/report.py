@@ -40,11 +40,17 @@ def main() -> None:
         raise HiwlError(f"{results}: no records of evaluated runs. Runs on real galaxies leave them there.")
     studies = {name: read_study(name) for name in study_names()}
     runs = {name: find_runs(study, kept) for name, study in studies.items()}
-    explained, redrawn = read_explained(results), read_redrawn(results)
+    redrawn = read_redrawn(results)
     numbers = {name: summarise(study, runs[name]) for name, study in studies.items()}
     errors = {name: second_look(runs[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
-    claims = {name: weigh(found, explained) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
-    text = page(numbers, claims, errors, explained, results)
+    claims = {name: weigh(found) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
+    explained = {
+        run.cell.definition: (f"{name}: {run.cell.name}, seed {run.cell.seed}", run.explained)
+        for name, found in runs.items()
+        for run in found
+        if run.explained
+    }
+    text = page(numbers, claims, errors, list(explained.values()), results)
     write_json(NUMBERS, {"studies": numbers, "claims": claims, "errors": errors})
     write_text(MARKDOWN, text)
     write_text(PAGE, draw_page(text, numbers, {name: [run.kept for run in found] for name, found in runs.items()}))
@@ -54,37 +60,42 @@ def main() -> None:
     print(f"report: {MARKDOWN}, {NUMBERS} and {PAGE}, {len(told)} runs in {len(studies)} studies")
 
 
-def read_explained(results: Path) -> dict[str, dict[str, Any]]:
-    """What `hiwl explain` measured of each run, by the run's definition."""
-    contents = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.explained.json"))]
-    return {content["definition"]: content for content in contents}
-
-
 def read_redrawn(results: Path) -> pd.DataFrame:
-    """What `hiwl redraw` measured of each galaxy whose votes are known, by GalaxyID."""
-    tables = [pd.read_csv(path, index_col="GalaxyID") for path in sorted(results.glob("*/redraw.csv.gz"))]
-    return pd.concat(tables) if tables else pd.DataFrame(columns=["class", "left", "changed"])
+    """What `hiwl redraw` measured of each galaxy whose votes are known.
+
+    Raises:
+        HiwlError: two surveys have redrawn one galaxy.
+    """
+    tables = [pd.read_csv(path) for path in sorted(results.glob("*/redraw.csv.gz"))]
+    redrawn = pd.concat(tables) if tables else pd.DataFrame(columns=["GalaxyID", "left", "changed", "volunteers"])
+    if twice := redrawn.loc[redrawn["GalaxyID"].duplicated(), "GalaxyID"].tolist():
+        raise HiwlError(f"{results}/*/redraw.csv.gz: galaxy {twice[0]} is in two of them; delete one")
+    return redrawn
 
 
 def second_look(runs: list[Run], redrawn: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Of each cell: what second crowds say of its errors, and, where a run's were read, what readers say of these.
+    """Of each cell: what second crowds say of its errors, and, where a run's were read, what readings say of these.
 
     Of several seeds the first stands for all in the former: each galaxy is to count once.
     """
     found: dict[str, dict[str, Any]] = {}
-    for cell in dict.fromkeys(run.cell.name for run in runs):
-        mine = [run for run in runs if run.cell.name == cell]
-        first_seed = [run.answers for run in mine if run.answers is not None and run.cell.seed == mine[0].cell.seed]
-        read = {}
-        for run in mine:
-            files = sorted(run.kept.path.parent.glob(f"{run.kept.path.stem}.reading-*.csv"))
-            if files and run.answers is not None:
-                says = {path.stem.rpartition("reading-")[2]: reading.read(path) for path in files}
-                if len(says) > 1:
-                    says[f"most of the {len(says)}"] = reading.majority(list(says.values()))
-                read[f"seed {run.cell.seed}"] = {name: reading.count(run.answers, said) for name, said in says.items()}
-        found[cell] = {"doubts": reading.doubts(pd.concat(first_seed), redrawn), "readings": read}
-    return found
+    for run in runs:
+        assert run.answers is not None
+        cell = found.setdefault(run.cell.name, {"tested": [], "seed": run.cell.seed, "readings": {}})
+        answered = run.answers.reset_index()
+        if run.cell.seed == cell["seed"]:
+            cell["tested"].append(answered)
+        files = sorted(run.kept.path.parent.glob(f"{run.kept.path.stem}.reading-*.csv"))
+        readings = {path.stem.rpartition(".reading-")[2]: reading.read(path, answered, CLASSES) for path in files}
+        if len(readings) > 1:
+            readings[f"all {len(readings)} alike"] = reading.agreed(list(readings.values()))
+        if readings:
+            counts = {name: reading.count(answered, said) for name, said in readings.items()}
+            cell["readings"][f"seed {run.cell.seed}"] = counts
+    return {
+        name: {"doubts": reading.doubts(pd.concat(cell["tested"]), redrawn), "readings": cell["readings"]}
+        for name, cell in found.items()
+    }
 
 
 def find_runs(study: Study, kept: list[Kept]) -> list[Run]:
@@ -102,9 +113,9 @@ def find_runs(study: Study, kept: list[Kept]) -> list[Run]:
             raise HiwlError(f"{records[name].path} and {one.path}: two records of one run; delete the older one")
         records[name] = one
     return [
-        Run(cell, records[cell.definition], _answers(study, records[cell.definition]))
+        Run(cell, found, _answers(study, found), _explained(found))
         for cell in cells(study)
-        if cell.definition in records
+        if (found := records.get(cell.definition))
     ]
 
 
@@ -135,6 +146,16 @@ def _answers(study: Study, kept: Kept) -> pd.DataFrame | None:
     if set(answers["class"]) != set(CLASSES):
         raise HiwlError(f"{kept.answers}: its classes are not the paper's five, which this page compares with")
     return answers
+
+
+def _explained(kept: Kept) -> dict[str, Any] | None:
+    path = kept.path.with_suffix(".explained.json")
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    if content["key"] != kept.choice.key:
+        raise HiwlError(f"{path}: of another choice than {kept.path}; `hiwl explain` writes it anew")
+    return content
 
 
 def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
