@@ -125,7 +125,7 @@ def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
     for name, found in claims.items():
         if not any(claim["each"] for claim in found):
             continue
-        header = ["claim", "measured by", "paper", "here", "each pair", "95 % over pairs", "over galaxies", "holds?"]
+        header = ["claim", "holds?", "paper", "here", "each pair", "95 % over pairs", "over galaxies", "measured by"]
         rows = []
         for claim in found:
 
@@ -133,12 +133,11 @@ def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
                 unit, digits = (100, 2) if of["unit"] == "share" else (1, 3)
                 return ", ".join("" if value is None else f"{unit * value:+.{digits}f}" for value in values)
 
-            measure = f"{claim['measure']}: {claim['better']} above {claim['worse']}"
-            row = [claim["text"], measure, told(claim["paper"]), told(claim.get("difference")), told(*claim["each"])]
-            row += [told(*(claim.get(name) or ())) for name in ("over_pairs", "over_galaxies")]
+            row = [claim["text"], claim["verdict"], told(claim["paper"]), told(claim.get("difference"))]
+            row += [told(*claim["each"]), *(told(*(claim.get(name) or ())) for name in ("over_pairs", "over_galaxies"))]
             if claim["over_galaxies"]:
                 row[-1] += f" (n = {claim['galaxies']})"
-            rows.append([*row, claim["verdict"]])
+            rows.append([*row, f"{claim['measure']}: {claim['better']} above {claim['worse']}"])
         parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{table(header, rows)}")
     return parts
 
