@@ -17,6 +17,7 @@ from hiwl.errors import HiwlError
 from hiwl.files import sha256
 from hiwl.layout import RAW_MANIFEST, RAW_TABLE
 from hiwl.settings import settings
+from hiwl.volunteers import walk
 from hiwl.votes import COLUMNS, ID, TASKS
 
 RULES = {
@@ -71,7 +72,7 @@ any_unanimous_galaxy = st.fixed_dictionaries({n: st.integers(0, task.answers - 1
 @given(st.lists(any_galaxy, min_size=1, max_size=4), st.integers(1, 100), st.integers(0, 2**31))
 def test_every_crowd_walks_down_the_tree(galaxies: list[dict[int, list[float]]], volunteers: int, seed: int) -> None:
     votes = table(galaxies)
-    drawn = redraw.walk(redraw.answer_chances(votes), volunteers, np.random.default_rng(seed))
+    drawn = walk(redraw.answer_chances(votes), volunteers, np.random.default_rng(seed))
     assert list(drawn) == COLUMNS
     for number, task in TASKS.items():
         total = sum(drawn[column] for column in task.columns(number))

@@ -21,6 +21,7 @@ STAGES = ["raw", "select", "split", "pack", "train", "choose", "evaluate", "regi
 CARRIERS = {
     "_torchvision_compat",
     "errors",
+    "figures",
     "files",
     "layout",
     "memory",

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
-from hiwl.evaluate import _pyplot
 from hiwl.explain import EXPLAINED
+from hiwl.figures import headless_pyplot
 from hiwl.paper import ABLATIONS, CLASSES
 from hiwl.record import Kept
 
@@ -66,7 +66,7 @@ def draw_page(text: str, studies: dict[str, dict[str, Any]], kept: dict[str, lis
 
 
 def _accuracies(study: dict[str, Any], cells: dict[str, Any]) -> bytes:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     evaluated = study["until"] == "evaluate"
     value = "accuracy" if evaluated else "validation_accuracy"
     figure, axes = pyplot.subplots(figsize=(9, 0.8 + 0.33 * len(cells)), layout="constrained")
@@ -87,7 +87,7 @@ def _accuracies(study: dict[str, Any], cells: dict[str, Any]) -> bytes:
 
 
 def _curves(kept: list[Kept]) -> bytes:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     nodes = list(dict.fromkeys(name for one in kept for name in one.nodes))
     figure, axes = pyplot.subplots(len(nodes), 2, figsize=(10, 3.2 * len(nodes)), layout="constrained", squeeze=False)
     drawn = set()
@@ -108,7 +108,7 @@ def _curves(kept: list[Kept]) -> bytes:
 
 
 def _confusions(cells: dict[str, Any]) -> bytes:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     columns = min(3, len(cells))
     rows = -(-len(cells) // columns)
     figure, axes = pyplot.subplots(

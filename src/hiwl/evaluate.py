@@ -18,6 +18,7 @@ from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
 from hiwl.errors import HiwlError
+from hiwl.figures import headless_pyplot
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
@@ -141,7 +142,7 @@ def answers_table(labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFr
 def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: str, path: Path) -> None:
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     rows = counts.sum(axis=1, keepdims=True).clip(min=1)
     display = ConfusionMatrixDisplay(counts / rows, display_labels=classes)
@@ -162,7 +163,7 @@ def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: s
 
 
 def _draw_curves(nodes: dict[str, Record], survey: str, path: Path) -> None:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     figure, (losses, accuracies) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for name, run in nodes.items():
         history = pd.DataFrame(run.history)
@@ -175,13 +176,3 @@ def _draw_curves(nodes: dict[str, Record], survey: str, path: Path) -> None:
     accuracies.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def _pyplot() -> Any:
-    """matplotlib without a screen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot

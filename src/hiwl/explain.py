@@ -32,7 +32,8 @@ from hiwl.augment import centre
 from hiwl.classifier import Classifier, Node, device_of
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
-from hiwl.evaluate import _pyplot, read_evaluated
+from hiwl.evaluate import read_evaluated
+from hiwl.figures import headless_pyplot
 from hiwl.files import replacing, replacing_folder, write_json
 from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
@@ -348,7 +349,7 @@ def _seen(images: Tensor, rows: Ints, size: int) -> Pixels:
 def _draw_embedding(
     embedded: pd.DataFrame, classes: list[str], silhouettes: dict[str, dict[str, Any]], path: Path
 ) -> None:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     figure, panels = pyplot.subplots(
         1, len(silhouettes), figsize=(6 * len(silhouettes), 6), squeeze=False, layout="constrained"
     )
@@ -373,7 +374,7 @@ def _draw_attention(
     """Of each class the test galaxy of median probability of its class."""
     layers = [layer for layer in LAYERS if layer == "last" or sides[layer] != sides["last"]]
     classes = [name for name in classifier.tree.classes if (test["class"] == name).any()]
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     figure, panels = pyplot.subplots(
         1 + len(layers),
         len(classes),
@@ -410,7 +411,7 @@ def _draw_attention(
 
 
 def _draw_errors(images: Tensor, wrong: pd.DataFrame, tested: int, folder: Path) -> None:
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     height = 1.38  # of a picture of width 1 with its two lines of text
     for start in range(0, max(len(wrong), 1), SHEET):
         part = wrong.iloc[start : start + SHEET]

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3), <malloc.h>
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt(3), <malloc.h>
 
 
 def keep_freed_memory() -> None:
@@ -19,4 +19,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # musl has none
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 2**28)
-        mallopt(_MMAP_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_MAX, 0)  # a high _MMAP_THRESHOLD would do, but glibc before 2.35 refuses one

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from hiwl.errors import HiwlError
-from hiwl.evaluate import _pyplot, wilson
+from hiwl.evaluate import wilson
+from hiwl.figures import headless_pyplot
 from hiwl.images import decode, members
 from hiwl.layout import RAW_IMAGES
 from hiwl.votes import ID
@@ -66,7 +67,7 @@ def questions(answered: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 def draw(asked: pd.DataFrame, crop: int, folder: Path) -> None:
     """The sheets of :func:`questions`, with the central `crop` pixels of each picture as the survey has them."""
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     names = members(RAW_IMAGES)
     with zipfile.ZipFile(RAW_IMAGES) as archive:
         for sheet, start in enumerate(range(0, len(asked), LINES * COLUMNS), start=1):

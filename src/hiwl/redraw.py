@@ -32,6 +32,7 @@ from hiwl.markdown import table
 from hiwl.params import PARAMS, read_section
 from hiwl.record import results_folder
 from hiwl.select import SelectParams, select
+from hiwl.volunteers import walk
 from hiwl.votes import ID, TASKS
 
 USUAL = 44  # the median of Galaxy Zoo 2 (Willett et al. 2013)
@@ -159,16 +160,6 @@ def answer_chances(votes: pd.DataFrame) -> dict[int, Array]:
         even = np.full_like(fractions, 1 / task.answers)
         chances[number] = np.divide(fractions, total, out=even, where=total > 0)
     return chances
-
-
-def walk(chances: dict[int, Array], volunteers: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Send `volunteers` people down the tree for each galaxy; by column, the fractions (galaxies,) of all of them."""
-    counts: dict[str, Ints] = {}
-    for number, task in TASKS.items():
-        reached = volunteers if task.reached_by is None else counts[task.reached_by]
-        answers = rng.multinomial(reached, chances[number])
-        counts |= zip(task.columns(number), answers.T, strict=True)
-    return {column: count / volunteers for column, count in counts.items()}
 
 
 def lines(content: dict[str, Any]) -> list[str]:

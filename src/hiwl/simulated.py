@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from hiwl.files import replacing
 from hiwl.params import Section
+from hiwl.volunteers import walk
 from hiwl.votes import COLUMNS, ID, IMAGES_ARCHIVE, TASKS, VOTES_ARCHIVE
 
 Array = NDArray[np.float64]
@@ -208,15 +209,14 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
 
 def draw_votes(galaxy: Galaxy, volunteers: int, rng: np.random.Generator) -> list[float]:
     """Send `volunteers` people down the decision tree; the fractions of all of them, in the table's order."""
-    chances = answer_chances(galaxy)
     # Who sees nothing guesses; and some always do.
     guessed = HASTE + (1 - HASTE) * 0.5 * (1 - galaxy.visibility)
-    counts: dict[str, int] = {}
-    for number, task in TASKS.items():
-        reached = volunteers if task.reached_by is None else counts[task.reached_by]
-        answers = rng.multinomial(reached, guessed / task.answers + (1 - guessed) * chances[number])
-        counts |= zip(task.columns(number), answers.tolist(), strict=True)
-    return [counts[column] / volunteers for column in COLUMNS]
+    chances = {
+        number: (guessed / TASKS[number].answers + (1 - guessed) * attentive)[None]
+        for number, attentive in answer_chances(galaxy).items()
+    }
+    fractions = walk(chances, volunteers, rng)
+    return [float(fractions[column][0]) for column in COLUMNS]
 
 
 def answer_chances(galaxy: Galaxy) -> dict[int, Array]:
