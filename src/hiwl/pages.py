@@ -7,8 +7,17 @@ from typing import Any
 
 from hiwl import redraw
 from hiwl.markdown import table
-from hiwl.paper import ABLATIONS, BACKBONES, CHECKPOINTS, CLASSES, CONFUSION, OTHERS, SPLITS, VALIDATION_ACCURACY
-from hiwl.report import paper_metrics
+from hiwl.paper import (
+    ABLATIONS,
+    BACKBONES,
+    CHECKPOINTS,
+    CLASSES,
+    CONFUSION,
+    OTHERS,
+    SPLITS,
+    VALIDATION_ACCURACY,
+    paper_metrics,
+)
 
 INTRODUCTION = """\
 # Results

@@ -1,6 +1,10 @@
 """What the paper ("HIWL") and the papers it compares itself with report, to stand beside what is measured here."""
 
+from typing import Any
+
 import numpy as np
+
+from hiwl.evaluate import measure
 
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
 
@@ -56,3 +60,10 @@ OTHERS = [
     ("layered CNN (Goyal 2020)", 0.8833, 3),
     ("ViT (Lin 2021)", 0.8121, 8),
 ]
+
+
+def paper_metrics() -> dict[str, Any]:
+    """The paper's test figures, computed from its confusion matrix as ours are."""
+    labels, said = np.array([cell for cell in np.ndindex(CONFUSION.shape) for _ in range(CONFUSION[cell])]).T
+    metrics, table = measure(labels, said, CLASSES)
+    return metrics | {"per_class": table.set_index("class").to_dict("index")}

@@ -16,11 +16,13 @@ from hiwl import reading
 from hiwl.calibration import calibration_error
 from hiwl.claims import CLAIMING, weigh
 from hiwl.comparison import Run, mcnemar, on_test, on_validation, pairs
+from hiwl.drawings import draw_page
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
 from hiwl.hierarchy import Ints
-from hiwl.paper import CLASSES, CONFUSION
+from hiwl.pages import page
+from hiwl.paper import CLASSES
 from hiwl.recipe import best_epochs
 from hiwl.record import Kept, Record, definition, read_results
 from hiwl.settings import project_root
@@ -31,9 +33,6 @@ MARKDOWN, NUMBERS, PAGE = Path("docs/results.md"), Path("docs/results.json"), Pa
 
 def main() -> None:
     """Write all three files."""
-    from hiwl.drawings import draw_page
-    from hiwl.pages import page
-
     results = project_root() / "results"
     kept = read_results(results)
     if not kept:
@@ -251,10 +250,3 @@ def _numbers(names: "pd.Series[str]") -> Ints:
 
 def _mean(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
-
-
-def paper_metrics() -> dict[str, Any]:
-    """The paper's test figures, computed from its confusion matrix as ours are."""
-    labels, said = np.array([cell for cell in np.ndindex(CONFUSION.shape) for _ in range(CONFUSION[cell])]).T
-    metrics, table = measure(labels, said, CLASSES)
-    return metrics | {"per_class": table.set_index("class").to_dict("index")}
