@@ -13,6 +13,7 @@ import yaml
 from hiwl import report, restore, study, tracking
 from hiwl.claims import verdict
 from hiwl.errors import HiwlError
+from hiwl.pages import best_cell
 from hiwl.reading import questions
 from hiwl.record import Record, keep_in_results, new_record
 from hiwl.settings import settings
@@ -267,6 +268,24 @@ def test_a_claim_needs_every_interval_on_one_side() -> None:
     assert verdict([-0.1, 0.2], [0.1, 0.3]) == "open"
     assert verdict([-0.2, -0.1], [-0.3, -0.1]) == "contradicted"
     assert verdict(None, [0.1, 0.3]) == "open"
+
+
+def test_how_far_it_got_is_told_of_the_papers_split_and_by_validation() -> None:
+    def cell(validation_accuracy: float, test: int = 2881, **more: Any) -> dict[str, Any]:
+        over_runs = {"validation_accuracy": {"mean": validation_accuracy}}
+        return {"runs": [{}], "galaxies": {"validation": 2878, "test": test}, "over_runs": over_runs} | more
+
+    cells = {
+        "behind": cell(0.95),
+        "ahead": cell(0.96),
+        "not run": cell(0.99) | {"runs": []},
+        "on another split": cell(0.98, test=629),
+        "over folds": cell(0.97, pooled={}),
+    }
+    ideas = {"ideas": {"until": "choose", "cells": {"unevaluated": cell(0.99)}}}
+    found = best_cell(ideas | {"study": {"until": "evaluate", "cells": cells}})
+    assert found is not None and found[0] == "study, ahead"
+    assert best_cell(ideas) is None
 
 
 def test_an_explanation_of_another_choice_is_refused(project: Path) -> None:

@@ -83,7 +83,7 @@ def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
 def over_pairs(each: list[float]) -> list[float] | None:
     """95 % interval (Student's t) of the mean difference over pairs of runs, as other seeds might have had it.
 
-    None of fewer than three: two pairs leave an interval six times as wide as their scatter.
+    None of fewer than three: of two pairs the interval would reach more than six times their distance to either side.
     """
     if len(each) < 3:
         return None

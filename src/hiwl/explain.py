@@ -40,7 +40,7 @@ from hiwl.images import Pixels
 from hiwl.layout import CHOICE_FILE, NODES, REPORTS
 from hiwl.memory import keep_freed_memory
 from hiwl.params import read_section
-from hiwl.record import Record, definition, results_folder, stem
+from hiwl.record import Record, results_folder, stem
 from hiwl.settings import settings
 from hiwl.votes import ID
 
@@ -84,7 +84,6 @@ def main() -> None:
     wrong = errors(test)
     numbers = {
         "key": choice.key,
-        "definition": definition(choice.parameters),
         **choice.columns,
         "classes": tree.classes,
         "nodes": nodes_above(tree),

@@ -19,4 +19,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # musl has none
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 2**28)
-        mallopt(_MMAP_MAX, 0)  # a high _MMAP_THRESHOLD would do, but glibc before 2.35 refuses one
+        mallopt(_MMAP_MAX, 0)  # _MMAP_THRESHOLD goes to 32 MiB at most

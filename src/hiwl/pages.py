@@ -94,12 +94,13 @@ def _splits() -> str:
 
 def best_cell(studies: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]] | None:
     """The evaluated kind of run that did best on validation, on the paper's split; its title and numbers."""
+    sizes = {part: sum(SPLITS[part]) for part in ("validation", "test")}
     evaluated = [
         (f"{name}, {title}", cell)
         for name, study in studies.items()
         if study["until"] == "evaluate"
         for title, cell in study["cells"].items()
-        if cell["runs"] and "pooled" not in cell
+        if cell["runs"] and "pooled" not in cell and cell["galaxies"].items() >= sizes.items()
     ]
     return max(evaluated, key=lambda one: float(one[1]["over_runs"]["validation_accuracy"]["mean"]), default=None)
 
@@ -137,18 +138,20 @@ def _claims(claims: dict[str, list[dict[str, Any]]]) -> list[str]:
         header = ["claim", "holds?", "paper", "here", "each pair", "95 % over pairs", "over galaxies", "measured by"]
         rows = []
         for claim in found:
-
-            def told(*values: float | None, of: dict[str, Any] = claim) -> str:
-                unit, digits = (100, 2) if of["unit"] == "share" else (1, 3)
-                return ", ".join("" if value is None else f"{unit * value:+.{digits}f}" for value in values)
-
-            row = [claim["text"], claim["verdict"], told(claim["paper"]), told(claim.get("difference"))]
-            row += [told(*claim["each"]), *(told(*(claim.get(name) or ())) for name in ("over_pairs", "over_galaxies"))]
+            differences = [[claim["paper"]], [claim.get("difference")], claim["each"]]
+            differences += [claim.get("over_pairs") or [], claim.get("over_galaxies") or []]
+            row = [claim["text"], claim["verdict"], *(_differences(values, claim["unit"]) for values in differences)]
             if claim["over_galaxies"]:
                 row[-1] += f" (n = {claim['galaxies']})"
             rows.append([*row, f"{claim['measure']}: {claim['better']} above {claim['worse']}"])
         parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{table(header, rows)}")
     return parts
+
+
+def _differences(values: Sequence[float | None], unit: str) -> str:
+    """Of shares in per cent, of silhouettes as they are."""
+    scale, digits = (100, 2) if unit == "share" else (1, 3)
+    return ", ".join("" if value is None else f"{scale * value:+.{digits}f}" for value in values)
 
 
 def _labels(results: Path) -> list[str]:
