@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiwl.calibration import calibration_error, fit_temperature
-from hiwl.comparison import bootstrap_difference, mcnemar
+from hiwl.comparison import mcnemar, over_galaxies, over_pairs
 
 
 def test_what_is_believed_as_often_as_it_is_right_has_no_error() -> None:
@@ -38,13 +38,18 @@ def test_mcnemar_counts_only_where_two_runs_differ() -> None:
     assert mcnemar(np.array([True] * 10), np.array([False] * 10))[2] == pytest.approx(2 / 2**10)
 
 
-def test_the_bootstrap_interval_holds_the_difference_and_narrows_with_galaxies() -> None:
+def test_the_interval_over_galaxies_is_that_of_a_mean() -> None:
     rng = np.random.default_rng(1)
-    widths = []
     for number in (200, 5000):
-        first, second = (rng.random(number) < 0.9).astype(float), (rng.random(number) < 0.8).astype(float)
-        low, high = bootstrap_difference(first, second)
-        assert low < (first - second).mean() < high
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 3
-    assert bootstrap_difference(np.ones(9), np.ones(9)) == (0, 0)
+        right = (rng.random(number) < 0.9).astype(float)
+        low, high = over_galaxies(right)
+        assert (low + high) / 2 == pytest.approx(right.mean(), abs=0.2 * right.std() / number**0.5)
+        assert high - low == pytest.approx(2 * 1.96 * right.std() / number**0.5, rel=0.1)
+    assert over_galaxies(np.ones(9)) == [1, 1]
+
+
+def test_the_interval_over_pairs_is_students_and_wants_three() -> None:
+    assert over_pairs([0.1, 0.2]) is None
+    assert over_pairs([0.1, 0.2, 0.3]) == pytest.approx(
+        [0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5], abs=1e-3
+    )

@@ -36,7 +36,10 @@ def competition(images: int = ROWS, rows: int = ROWS) -> dict[str, bytes]:
     pictures = {f"images_training_rev1/{100008 + n}.jpg": rng.bytes(5000) for n in range(images)}
     return {
         IMAGES_ARCHIVE: zipped({"images_training_rev1/": b"", **pictures}),
-        VOTES_ARCHIVE: zipped({"training_solutions_rev1.csv": table.encode()}),
+        # As packed on a Mac: what begins with ._ is no table.
+        VOTES_ARCHIVE: zipped(
+            {"__MACOSX/._training_solutions_rev1.csv": b"\0\xff", "training_solutions_rev1.csv": table.encode()}
+        ),
     }
 
 

@@ -206,7 +206,9 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     record = json.loads(file.read_text())
     for change, said in (({"key": "other"}, "is of another choice"), ({}, "publish: pretrained/small")):
         file.unlink()  # a link into the cache
-        file.write_text(json.dumps(record | {"columns": record["columns"] | {"survey": "mine"}} | change))
+        real = {"survey": "mine", "source": {"kind": "files"}}
+        shown = {"columns": record["columns"] | {"survey": "mine"}, "parameters": record["parameters"] | {"raw": real}}
+        file.write_text(json.dumps(record | shown | change))
         assert said in project.run("hiwl", "publish", "small", check=False).stdout
     folder = project.folder / "pretrained/small"
     weights = next(folder.glob("root/*.safetensors"))

@@ -81,6 +81,7 @@ def test_a_reading_is_counted_on_errors_and_on_right_answers() -> None:
         "other": 1,
         "another": 0,
         "unsure": 0,
+        "of": 2,
     }
     assert {name: value for name, value in found["right"].items() if name != "interval"} == {
         "galaxies": 2,
@@ -88,8 +89,27 @@ def test_a_reading_is_counted_on_errors_and_on_right_answers() -> None:
         "other": 0,
         "another": 1,
         "unsure": 1,
+        "weighted": None,
     }
     assert found["errors"]["interval"] == pytest.approx((0.0945, 0.9055), abs=1e-3)
+
+
+def test_partners_are_weighed_to_the_labels_of_the_errors() -> None:
+    # Three errors on A or B with the label A, one with B; of their partners only one has A.
+    says_a, says_b = (0.6, 0.4, 0.0), (0.4, 0.6, 0.0)
+    test = answered([says_b] * 3 + [says_a] * 2 + [says_b] * 3, "AAAB" + "ABBB")
+    for of_right, plain, weighted in (("ABBB", 1, 1), ("AAAA", 0.25, 0.75), ("BBBB", 0.75, 0.25)):
+        says = dict(zip(range(10, 18), "AAAB" + of_right, strict=True))
+        found = count(test, reading(test, says))
+        assert found["errors"]["label"] == found["errors"]["of"] == 4
+        assert found["right"]["label"] / 4 == plain
+        assert found["right"]["weighted"] == pytest.approx(weighted)
+
+
+def test_an_error_without_a_partner_is_counted_but_not_asked() -> None:
+    test = answered([(0.6, 0.4, 0.0), (0.6, 0.0, 0.4), (0.6, 0.4, 0.0)], "BCA")
+    found = count(test, reading(test, {10: "A", 12: "A"}))
+    assert (found["errors"]["galaxies"], found["errors"]["of"]) == (1, 2)
 
 
 def test_readings_agree_where_all_say_the_same() -> None:

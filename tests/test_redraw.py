@@ -172,8 +172,7 @@ def test_the_seed_decides_and_the_order_of_crowds_does_not() -> None:
 def votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """A few galaxies of each kind, in a project's folder; ten repeats."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DVC_ROOT", "HIWL_STUDY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setattr(redraw, "REPEATS", 10)
     settings.cache_clear()
     smooth, disk = [0.9, 0.05, 0.05], [0.05, 0.9, 0.05]
@@ -231,7 +230,7 @@ def test_the_table_has_a_row_for_each_crowd_in_percent_and_galaxies() -> None:
     header, _, first, second, *_ = redraw.lines({"crowds": crowds, "repeats": 2, "survey": "mine"})
     assert "entered (of 3 rejected)" in header
     certain, never = "100.00 ± 0.00", "0.00 ± 0.00"
-    cells = [certain, never, never, never, never, "0 ± 0"]
+    cells = [certain, never, never, never, never, "0 ± 0", "100.0 to 100.0"]
     assert [first, second] == [f"| {n} | {' | '.join(cells)} |" for n in (20, 44)]
 
 
@@ -239,7 +238,7 @@ def test_a_table_without_cigars_leaves_their_columns_empty() -> None:
     votes = table([{1: [1.0, 0.0, 0.0], 7: [1.0, 0.0, 0.0]}] * 2)
     for rules in (RULES, {"CRS": RULES["CRS"]}):
         content = {"crowds": [summary(votes, rules, 20, 2, seed=1)], "repeats": 2, "survey": "mine"}
-        cells = ["20", "100.00 ± 0.00", "0.00 ± 0.00", "–", "0.00 ± 0.00", "–", "–"]
+        cells = ["20", "100.00 ± 0.00", "0.00 ± 0.00", "–", "0.00 ± 0.00", "–", "–", "100.0 to 100.0"]
         assert redraw.lines(content)[2] == f"| {' | '.join(cells)} |"
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, bootstrap, t
 
 from hiwl.errors import HiwlError
 from hiwl.record import Kept
@@ -13,7 +13,8 @@ from hiwl.study import Cell
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-DRAWS = 2000
+RESAMPLES = 2000
+SEED = 1  # of the bootstrap
 
 
 class Run(NamedTuple):
@@ -47,16 +48,11 @@ def pairs(runs: list[Run], base: list[Run]) -> list[Pair]:
     return [(run, other[key]) for run in runs if (key := (run.cell.seed, run.cell.fold)) in other]
 
 
-def on_validation(paired: list[Pair]) -> list[float]:
-    """Accuracy on validation: what each run has above its partner."""
-    name = "validation_accuracy"
-    return [run.kept.choice.metrics[name] - first.kept.choice.metrics[name] for run, first in paired]
-
-
 def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
     """Accuracy on the test set (or recall of one class): what the runs have above their partners.
 
-    `each` pair's difference, that of all together, the latter's 95 % interval over galaxies, and how many these are.
+    `each` pair's difference, that of all together, the latter's 95 % intervals over pairs and over galaxies, and how
+    many galaxies these are.
 
     Raises:
         HiwlError: a pair was tested on different galaxies.
@@ -70,13 +66,15 @@ def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
         right[0].append(run.is_right.loc[asked].astype(float))
         right[1].append(first.is_right.loc[asked].astype(float))
     mine, theirs = (pd.concat(side).groupby(level=0).mean() for side in right)
-    low, high = bootstrap_difference(np.array(mine), np.array(theirs.reindex(mine.index)))
+    # A galaxy's share of right answers over all runs, so that those with several seeds stay together.
+    gaps = np.array(mine - theirs, np.float64)
+    each = [float(mine.mean() - theirs.mean()) for mine, theirs in zip(*right, strict=True)]
     return {
-        "each": [float(mine.mean() - theirs.mean()) for mine, theirs in zip(*right, strict=True)],
-        "difference": float((mine - theirs).mean()),
-        "low": low,
-        "high": high,
-        "galaxies": len(mine),
+        "each": each,
+        "difference": float(gaps.mean()),
+        "over_pairs": over_pairs(each),
+        "over_galaxies": over_galaxies(gaps),
+        "galaxies": len(gaps),
     }
 
 
@@ -91,22 +89,18 @@ def over_pairs(each: list[float]) -> list[float] | None:
     return [float(np.mean(each) - reach), float(np.mean(each) + reach)]
 
 
+def over_galaxies(values: Floats) -> list[float]:
+    """95 % interval (percentile bootstrap) of the mean of one value a galaxy, as other galaxies might have had it.
+
+    Of the difference between runs the values are differences within a galaxy, so that what it does to both drops out.
+    """
+    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=SEED)
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
 def mcnemar(first: Bools, second: Bools) -> tuple[int, int, float]:
     """Of two runs' right answers, (n,) each: how many only the first and only the second has, and the exact
     two-sided probability of a split at least as uneven if both were equally good."""
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     differing = only_first + only_second
     return only_first, only_second, float(binomtest(only_first, differing).pvalue) if differing else 1.0
-
-
-def bootstrap_difference(first: Floats, second: Floats) -> tuple[float, float]:
-    """95 % interval of mean(first) - mean(second) over resampled galaxies.
-
-    Both (n,): for each galaxy the share of a method's runs that answered it rightly, so that runs with several seeds
-    stay together and the interval is that of the galaxies.
-    """
-    rng = np.random.default_rng(0)
-    gaps = first - second
-    drawn = np.array([gaps[rng.integers(len(gaps), size=len(gaps))].mean() for _ in range(DRAWS)])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)

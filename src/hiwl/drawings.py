@@ -2,14 +2,15 @@
 
 import base64
 import io
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
-from hiwl.explain import EXPLAINED
 from hiwl.figures import headless_pyplot
+from hiwl.layout import EXPLAINED
 from hiwl.paper import ABLATIONS, CLASSES
 from hiwl.record import Kept
 
@@ -38,8 +39,13 @@ figcaption { color: #555 } figure { margin: 1.5rem 0 }
 """
 
 
-def draw_page(text: str, studies: dict[str, dict[str, Any]], kept: dict[str, list[Kept]]) -> str:
-    """HTML without anything to load: the Markdown `text`, every study's pictures, those of `hiwl explain`."""
+def draw_page(
+    text: str, studies: dict[str, dict[str, Any]], kept: dict[str, list[Kept]], titles: dict[str, str]
+) -> str:
+    """HTML without anything to load: the Markdown `text`, every study's pictures, those of `hiwl explain`.
+
+    The last only where they are of one of the runs told, whose `titles` are known by their choices' keys.
+    """
     from markdown_it import MarkdownIt
 
     html = MarkdownIt("commonmark").enable("table").render(text)
@@ -53,14 +59,16 @@ def draw_page(text: str, studies: dict[str, dict[str, Any]], kept: dict[str, lis
         pictures.append((f"Study {name}: learning curves of every run, by node", _curves(kept[name])))
         if study["until"] == "evaluate":
             pictures.append((f"Study {name}: test confusion, all runs of a kind together", _confusions(cells)))
-    titles = {
+    numbers = EXPLAINED / "explained.json"
+    explained = titles.get(json.loads(numbers.read_text())["key"]) if numbers.exists() else None
+    shown = {
         "tsne": "t-SNE of penultimate features",
         "gradcam": "Grad-CAM",
         "errors": "The errors, most confident first",
     }
-    for stem, title in titles.items():
+    for stem, title in shown.items() if explained else []:
         for path in sorted(EXPLAINED.glob(f"{stem}*.png")):
-            pictures.append((f"{title} (hiwl explain, the model in models/choice)", path.read_bytes()))
+            pictures.append((f"{title} (hiwl explain of {explained})", path.read_bytes()))
     encoded = [{"title": title, "content": base64.b64encode(png).decode()} for title, png in pictures]
     return Environment(autoescape=False).from_string(TEMPLATE).render(text=html, pictures=encoded)
 

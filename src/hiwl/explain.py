@@ -30,6 +30,7 @@ from torch.nn.functional import interpolate, relu
 from hiwl import reading
 from hiwl.augment import centre
 from hiwl.classifier import Classifier, Node, device_of
+from hiwl.comparison import over_galaxies
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
 from hiwl.evaluate import read_evaluated
@@ -37,18 +38,15 @@ from hiwl.figures import headless_pyplot
 from hiwl.files import replacing, replacing_folder, write_json
 from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
-from hiwl.layout import CHOICE_FILE, NODES, REPORTS
+from hiwl.layout import CHOICE_FILE, EXPLAINED, NODES, REPORTS
 from hiwl.memory import keep_freed_memory
-from hiwl.params import read_section
 from hiwl.record import Record, results_folder, stem
 from hiwl.settings import settings
 from hiwl.votes import ID
 
-EXPLAINED = Path("explained")
-SEED = 1  # of the training galaxies drawn, of t-SNE and of the bootstrap
+SEED = 1  # of the training galaxies drawn and of t-SNE
 TRAINING = 5000  # training galaxies in Figure 6, as in the paper
 PERPLEXITY = 30.0  # scikit-learn's default; less where there are fewer galaxies than three times as many
-RESAMPLES = 2000
 # By Euclidean distance, which t-SNE goes by, a class counts as torn apart where its features differ much in length,
 # even if all of them point the same way; by angle it does not. Both are measured.
 METRICS = ("euclidean", "cosine")
@@ -98,7 +96,7 @@ def main() -> None:
         _draw_errors(images, wrong, len(test), beside)
         asked = reading.questions(test, tree.classes)
         (beside / "reading").mkdir()
-        reading.draw(asked, read_section("pack")["crop"], beside / "reading")
+        reading.draw(asked, classifier.crop, beside / "reading")
         asked.to_csv(beside / "reading/reading.csv", index=False)
         wrong.drop(columns="row").to_csv(beside / "errors.csv", index=False, float_format="%.4f")
         embedded.assign(**{"class": embedded["class"].map(tree.classes.index)}).to_csv(
@@ -183,8 +181,6 @@ def silhouette(values: npt.NDArray[np.float32], classes: npt.NDArray[np.object_]
 
 def mean_with_interval(values: Floats) -> dict[str, Any]:
     """Mean of one value a galaxy (None of none), its 95 % bootstrap interval (None of fewer than two), and how many."""
-    from scipy.stats import bootstrap
-
     result = {
         "galaxies": len(values),
         "mean": round(float(values.mean()), 4) if len(values) else None,
@@ -192,8 +188,7 @@ def mean_with_interval(values: Floats) -> dict[str, Any]:
     }
     if len(values) < 2:
         return result
-    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=SEED).confidence_interval
-    return result | {"interval": [round(float(found.low), 4), round(float(found.high), 4)]}
+    return result | {"interval": [round(end, 4) for end in over_galaxies(values)]}
 
 
 def galaxy_mask(picture: Pixels) -> Masks:
@@ -445,7 +440,7 @@ def _spread(value: dict[str, Any]) -> str:
 
 def _keep_in_results(choice: Record, numbers: dict[str, Any]) -> None:
     """Leave numbers and coordinates beside the choice's record (`hiwl.record.keep_in_results`), of a real survey."""
-    folder = results_folder()
+    folder = results_folder(choice.parameters["raw"])
     if folder is None:
         return
     write_json(folder / f"{stem(choice)}.explained.json", numbers)

@@ -1,7 +1,8 @@
 """Reading and writing files so that nothing is ever half written.
 
-Every output is written beside its place and renamed into it: a killed stage leaves the old file or the new one,
-and a file that DVC shares with its cache by a hard link is replaced, never written through.
+Every output is written beside its place and renamed into it: a killed stage leaves the old file or the new one, and
+a file that DVC shares with its cache by a hard link is replaced, never written through. A folder takes two renames;
+killed between them, it lies whole beside its place, and the next call puts it back.
 """
 
 import hashlib
@@ -28,12 +29,19 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; it becomes `path` when the block ends well, else it is removed."""
-    beside = _beside(path)
+    beside, old = _beside(path), path.with_name(f".{path.name}.old")
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, path)
     beside.mkdir()
     try:
         yield beside
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            os.replace(path, old)
         os.replace(beside, path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

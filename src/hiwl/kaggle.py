@@ -103,13 +103,11 @@ def verify(images: Path, votes: Path, rows: int) -> None:
     """
     pictured = set(members(images))
     with zipfile.ZipFile(votes) as archive:
-        tables = [name for name in archive.namelist() if name.endswith(".csv")]
-        if not tables:
-            raise HiwlError(f"{votes}: holds no .csv")
-        with archive.open(tables[0]) as table:
+        name = table_in(archive)
+        with archive.open(name) as table:
             listed = pd.read_csv(table)
     if ID not in listed:
-        raise HiwlError(f"{votes}: {tables[0]}: has no column {ID}")
+        raise HiwlError(f"{votes}: {name}: has no column {ID}")
     voted = set(listed[ID].tolist())
     problems = []
     if len(pictured) != rows or len(listed) != rows:
@@ -120,6 +118,18 @@ def verify(images: Path, votes: Path, rows: int) -> None:
             problems.append(f"{len(galaxies):,} galaxies have no {what}, the first: {first}")
     if problems:
         raise HiwlError(f"{images.name} and {votes.name} are not the competition's: {'; '.join(problems)}")
+
+
+def table_in(archive: zipfile.ZipFile) -> str:
+    """The name of the table in an archive of votes; what macOS adds to archives is none.
+
+    Raises:
+        HiwlError: there is none.
+    """
+    tables = [name for name in archive.namelist() if name.endswith(".csv") and "__MACOSX" not in name]
+    if not tables:
+        raise HiwlError(f"{archive.filename}: holds no .csv")
+    return tables[0]
 
 
 def _copy(by_hand: Path, folder: Path) -> None:

@@ -26,6 +26,8 @@ CHOICE_TABLE = CHOICE / "combinations.csv"
 REPORTS = Path("reports")
 SERVED = Path("models/served")
 
+EXPLAINED = Path("explained")  # neither DVC's nor git's: pictures of real galaxies
+
 PRETRAINED = Path("pretrained")  # git's: published weights, one folder a model
 
 WORK = Path(".work")  # in the project's root: what a killed stage resumes from; no stage's output

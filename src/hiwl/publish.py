@@ -23,7 +23,7 @@ from hiwl.evaluate import measure_routed, read_evaluated, test_metrics
 from hiwl.files import digest, replacing_folder, sha256, write_json, write_text
 from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.memory import keep_freed_memory
-from hiwl.record import Record
+from hiwl.record import Record, results_folder
 from hiwl.register import bundle
 from hiwl.settings import settings
 
@@ -39,7 +39,7 @@ def main(name: str) -> None:
     """
     keep_freed_memory()
     record = read_evaluated()
-    if record.columns["survey"] == "simulated":
+    if results_folder(record.parameters["raw"]) is None:
         raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
     with replacing_folder(PRETRAINED / name) as beside:
         bundle(beside)

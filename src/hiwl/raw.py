@@ -126,9 +126,10 @@ def _kaggle(source: Kaggle) -> None:
 
 
 def _take_competition_files(folder: Path) -> None:
+    from hiwl.kaggle import table_in
+
     with zipfile.ZipFile(folder / votes.VOTES_ARCHIVE) as archive, replacing(RAW_TABLE) as table:
-        name = next(name for name in archive.namelist() if name.endswith(".csv") and "__MACOSX" not in name)
-        table.write_bytes(archive.read(name))
+        table.write_bytes(archive.read(table_in(archive)))
     (folder / votes.IMAGES_ARCHIVE).replace(RAW_IMAGES)
 
 

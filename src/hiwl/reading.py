@@ -4,7 +4,8 @@ A reader sees the wrongly answered test galaxies mixed with rightly answered one
 between: its label, and what the model said (where that was right, its second choice). Each error has a right answer
 for a partner with the same two classes, which the model set as nearly as far apart as it can be had. So neither the
 classes offered nor how clear a picture is to the model tell errors from right answers, and how often a reader finds
-for the label of the partners is what to hold the errors against. The classes stand in a fixed order.
+for the label of the partners is what to hold the errors against: weighed to the errors' labels, since the one of two
+classes may be the label more often among the partners, and readers may favour it. The classes stand in a fixed order.
 
 `hiwl explain` writes the sheets (``1.png``, ...) and ``reading.csv`` into a folder of their own, which is all that a
 reader may see, and who fills in the column `says`: one of the two classes, another one, or ``?``. Kept in ``results``
@@ -111,14 +112,16 @@ def agreed(readings: list[pd.DataFrame]) -> pd.DataFrame:
 def count(answered: pd.DataFrame, reading: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """With what a reading sides, on `errors` and on their partners, the `right` answers.
 
-    How many `galaxies`; for how many the `label` and the `other` class offered was found, `another` one, or none
-    (`unsure`); and the 95 % Wilson interval of the share of the label among those found for one of the two.
+    How many `galaxies` (of the errors: `of` how many that the model made); for how many the `label` and the `other`
+    class offered was found, `another` one, or none (`unsure`); and the 95 % Wilson interval of the share of the label
+    among those found for one of the two. Of the partners this share is also `weighted`: as it would be if each label
+    were as often that of two classes offered as among the errors (None where no partner has an error's label).
     """
     galaxies = reading.merge(answered[[ID, "class", "answer"]], on=ID, validate="one_to_one")
     says, wrong = galaxies["says"], galaxies["class"] != galaxies["answer"]
     label, unsure = says == galaxies["class"], says == UNSURE
     other = ~label & ((says == galaxies["first"]) | (says == galaxies["second"]))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, which in (("errors", wrong), ("right", ~wrong)):
         for_label, for_other = int((which & label).sum()), int((which & other).sum())
         found[name] = {
@@ -129,6 +132,11 @@ def count(answered: pd.DataFrame, reading: pd.DataFrame) -> dict[str, dict[str, 
             "unsure": int((which & unsure).sum()),
             "interval": wilson(for_label, for_label + for_other),
         }
+    found["errors"]["of"] = int((answered["class"] != answered["answer"]).sum())
+    alike = galaxies.assign(wrong=wrong, right=~wrong).groupby(["first", "second", "class"])[["wrong", "right"]]
+    weights = (alike.transform("sum")["wrong"] / alike.transform("sum")["right"])[~wrong]
+    for_either = float(weights[label | other].sum())
+    found["right"]["weighted"] = float(weights[label].sum()) / for_either if for_either else None
     return found
 
 

@@ -19,7 +19,7 @@ from hiwl.params import read_section
 from hiwl.settings import project_root
 
 # The sections of params.yaml that define a run's result.
-DEFINING = ("raw", "split", "pack", "hierarchy", "train", "choose")
+DEFINING = ("raw", "select", "split", "pack", "hierarchy", "train", "choose")
 
 
 class Record(BaseModel):
@@ -89,7 +89,10 @@ def new_record(
 
 
 def definition(parameters: dict[str, Any]) -> str:
-    """Names what the defining sections of `parameters` define: equal for equal values, however numbers are written."""
+    """Names what the defining sections of `parameters` define: equal for equal values, however numbers are written.
+
+    Of `select` the rules alone: what they are expected to find changes no result.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -98,15 +101,18 @@ def definition(parameters: dict[str, Any]) -> str:
             return [plain(part) for part in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    return digest(plain({name: parameters[name] for name in DEFINING}))[:16]
+    defining = {name: parameters[name] for name in DEFINING}
+    return digest(plain(defining | {"select": defining["select"]["rules"]}))[:16]
 
 
-def results_folder() -> Path | None:
-    """Where this survey's records are kept in git; None where the galaxies are simulated."""
-    section = read_section("raw")
-    if section["source"]["kind"] == "simulated":
-        return None
-    return project_root() / "results" / str(section["survey"])
+def results() -> Path:
+    """The folder of everything that git keeps of runs on real galaxies, one folder a survey."""
+    return project_root() / "results"
+
+
+def results_folder(raw: dict[str, Any]) -> Path | None:
+    """Where what is found on the survey of a section `raw` is kept; None where its galaxies are simulated."""
+    return None if raw["source"]["kind"] == "simulated" else results() / str(raw["survey"])
 
 
 def stem(choice: Record) -> str:
@@ -116,7 +122,7 @@ def stem(choice: Record) -> str:
 
 def keep_in_results(choice: Record, nodes: dict[str, Record], answers: Path | None = None) -> None:
     """Leave a choice, its nodes' runs and each test galaxy's answer in ``results``, if this is a real survey."""
-    folder = results_folder()
+    folder = results_folder(choice.parameters["raw"])
     if folder is None:
         return
     name = stem(choice)
@@ -140,10 +146,10 @@ class Kept(NamedTuple):
         return self.path.with_suffix(".answers.csv.gz")
 
 
-def read_results(results: Path) -> list[Kept]:
-    """Every choice in a folder of results, whatever its survey."""
+def read_results() -> list[Kept]:
+    """Every choice in ``results``, whatever its survey."""
     found = []
-    for path in sorted(results.glob("*/*.json")):
+    for path in sorted(results().glob("*/*.json")):
         content = json.loads(path.read_text())
         if "choice" in content:  # and not what else is kept there
             nodes = {name: Record.model_validate(part) for name, part in content["nodes"].items()}

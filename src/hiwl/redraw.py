@@ -90,7 +90,7 @@ def main() -> None:
         "table_sha256": sha256(RAW_TABLE),
     }
     print("\n".join(lines(content)))
-    if (folder := results_folder()) is not None:
+    if (folder := results_folder(read_section("raw"))) is not None:
         write_json(folder / "redraw.json", content)
         with replacing(folder / "redraw.csv.gz") as beside:
             of_galaxies(votes[ID], crowds[USUAL]).to_csv(
@@ -167,19 +167,32 @@ def lines(content: dict[str, Any]) -> list[str]:
     first = content["crowds"][0]
     selected, rejected = first["selected"]["galaxies"], first["rejected"]["galaxies"]
     header = ["volunteers", "stay selected %", "of these class changed %", "CSS changed %", "left the clean set %"]
-    header += ["CSS left %", f"entered (of {rejected} rejected)"]
+    header += ["CSS left %", f"entered (of {rejected} rejected)", "as a classifier %"]
     rows = []
     for crowd in content["crowds"]:
         every, cigars = crowd["selected"], crowd["classes"].get("CSS", {"changed": None, "left": None})
         shares = [every["stayed"], every["changed"], cigars["changed"], every["left"], cigars["left"]]
         entered = _in_words(crowd["rejected"]["entered"], rejected, 0)
-        rows.append([str(crowd["volunteers"]), *(_in_words(share, 100, 2) for share in shares), entered])
+        row = [str(crowd["volunteers"]), *(_in_words(share, 100, 2) for share in shares), entered]
+        rows.append([*row, _as_a_classifier(every)])
     return [
         *table(header, rows).split("\n"),
         f"What second crowds, drawn from the observed vote fractions, make of the galaxies of `{content['survey']}`,",
         f"{selected} selected and {rejected} rejected: means over {content['repeats']} of each size, ± standard errors",
-        "over galaxies. `CSS` are the cigars.",
+        "over galaxies. `CSS` are the cigars. Even crowds often tie, and a tie selects nothing, so that more galaxies",
+        "leave, and fewer change, than with one volunteer more or less. Rejected galaxies are as many as this survey",
+        "happens to hold.",
+        "",
+        "`as a classifier`: which share of the selected galaxies a second crowd would give the label that they have.",
+        "At the lower end every galaxy that leaves is an error, at the upper none: an estimate and no bound.",
     ]
+
+
+def _as_a_classifier(every: dict[str, Any]) -> str:
+    if every["stayed"] is None or every["changed"] is None:
+        return "–"
+    stayed, changed = every["stayed"]["share"], every["changed"]["share"]
+    return f"{100 * stayed * (1 - changed):.1f} to {100 * (1 - stayed * changed):.1f}"
 
 
 def _classes(votes: pd.DataFrame, rules: Rules) -> Ints:

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 from hiwl import reading
 from hiwl.calibration import calibration_error
 from hiwl.claims import CLAIMING, weigh
-from hiwl.comparison import Run, mcnemar, on_test, on_validation, pairs
+from hiwl.comparison import Run, mcnemar, on_test, over_galaxies, over_pairs, pairs
 from hiwl.drawings import draw_page
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
@@ -24,51 +24,57 @@ from hiwl.hierarchy import Ints
 from hiwl.pages import page
 from hiwl.paper import CLASSES
 from hiwl.recipe import best_epochs
-from hiwl.record import Kept, Record, definition, read_results
-from hiwl.settings import project_root
-from hiwl.study import Study, cells, read_study, study_names
+from hiwl.record import Kept, Record, definition, read_results, results
+from hiwl.study import Cell, Study, cells, on_record, read_study, study_names
+from hiwl.votes import ID
 
 MARKDOWN, NUMBERS, PAGE = Path("docs/results.md"), Path("docs/results.json"), Path("report.html")
 
 
 def main() -> None:
     """Write all three files."""
-    results = project_root() / "results"
-    kept = read_results(results)
+    kept = read_results()
     if not kept:
-        raise HiwlError(f"{results}: no records of evaluated runs. Runs on real galaxies leave them there.")
+        raise HiwlError(f"{results()}: no records of evaluated runs. Runs on real galaxies leave them there.")
     studies = {name: read_study(name) for name in study_names()}
-    runs = {name: find_runs(study, kept) for name, study in studies.items()}
-    redrawn = read_redrawn(results)
-    numbers = {name: summarise(study, runs[name]) for name, study in studies.items()}
+    # What has taken another's place comes before it, and what was tested before what was not.
+    studies = dict(sorted(studies.items(), key=lambda one: (one[1].superseded, one[1].until == "choose", one[0])))
+    planned = {name: cells(study) for name, study in studies.items()}
+    runs = {name: find_runs(study, planned[name], kept) for name, study in studies.items()}
+    redrawn = read_redrawn()
+    numbers = {name: summarise(study, planned[name], runs[name]) for name, study in studies.items()}
     errors = {name: second_look(runs[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
     claims = {name: weigh(found) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
-    explained = {
-        run.cell.definition: (f"{name}: {run.cell.name}, seed {run.cell.seed}", run.explained)
-        for name, found in runs.items()
-        for run in found
-        if run.explained
-    }
-    text = page(numbers, claims, errors, list(explained.values()), results)
+    titles: dict[str, str] = {}  # of every run by its choice's key: the same run may be in several studies
+    for name, found in runs.items():
+        for run in found:
+            title = f"{name}: {run.cell.name}, {in_words(run.cell)}"
+            titles[run.kept.choice.key] = "; ".join(filter(None, (titles.get(run.kept.choice.key), title)))
+    every = {run.kept.choice.key: run for found in runs.values() for run in found}
+    explained = [(titles[key], run.explained) for key, run in every.items() if run.explained]
+    text = page(numbers, claims, errors, explained, results())
     write_json(NUMBERS, {"studies": numbers, "claims": claims, "errors": errors})
     write_text(MARKDOWN, text)
-    write_text(PAGE, draw_page(text, numbers, {name: [run.kept for run in found] for name, found in runs.items()}))
-    told = {run.kept.path for found in runs.values() for run in found}
+    curves = {name: [run.kept for run in found] for name, found in runs.items()}
+    write_text(PAGE, draw_page(text, numbers, curves, titles))
+    told = {run.kept.path for run in every.values()}
+    of_studies = {cell.definition for cells_of in planned.values() for cell in cells_of}
     for lone in [one for one in kept if one.path not in told]:
-        print(f"report: {lone.path.relative_to(results)} is no run of any study in conf/study: left out")
+        why = "not evaluated yet" if definition(lone.choice.parameters) in of_studies else "no run of any study"
+        print(f"report: {lone.path.relative_to(results())} is left out: {why}")
     print(f"report: {MARKDOWN}, {NUMBERS} and {PAGE}, {len(told)} runs in {len(studies)} studies")
 
 
-def read_redrawn(results: Path) -> pd.DataFrame:
+def read_redrawn() -> pd.DataFrame:
     """What `hiwl redraw` measured of each galaxy whose votes are known.
 
     Raises:
         HiwlError: two surveys have redrawn one galaxy.
     """
-    tables = [pd.read_csv(path) for path in sorted(results.glob("*/redraw.csv.gz"))]
-    redrawn = pd.concat(tables) if tables else pd.DataFrame(columns=["GalaxyID", "left", "changed", "volunteers"])
-    if twice := redrawn.loc[redrawn["GalaxyID"].duplicated(), "GalaxyID"].tolist():
-        raise HiwlError(f"{results}/*/redraw.csv.gz: galaxy {twice[0]} is in two of them; delete one")
+    tables = [pd.read_csv(path) for path in sorted(results().glob("*/redraw.csv.gz"))]
+    redrawn = pd.concat(tables) if tables else pd.DataFrame(columns=[ID, "left", "changed", "volunteers"])
+    if twice := redrawn.loc[redrawn[ID].duplicated(), ID].tolist():
+        raise HiwlError(f"{results()}/*/redraw.csv.gz: galaxy {twice[0]} is in two of them; delete one")
     return redrawn
 
 
@@ -90,35 +96,33 @@ def second_look(runs: list[Run], redrawn: pd.DataFrame) -> dict[str, dict[str, A
             readings[f"all {len(readings)} alike"] = reading.agreed(list(readings.values()))
         if readings:
             counts = {name: reading.count(answered, said) for name, said in readings.items()}
-            cell["readings"][f"seed {run.cell.seed}"] = counts
+            cell["readings"][in_words(run.cell)] = counts
     return {
         name: {"doubts": reading.doubts(pd.concat(cell["tested"]), redrawn), "readings": cell["readings"]}
         for name, cell in found.items()
     }
 
 
-def find_runs(study: Study, kept: list[Kept]) -> list[Run]:
-    """The study's runs that are on record, in the study's order.
+def in_words(cell: Cell) -> str:
+    """Which of a cell's runs."""
+    return f"seed {cell.seed}" + ("" if cell.fold is None else f", fold {cell.fold}")
+
+
+def find_runs(study: Study, planned: list[Cell], kept: list[Kept]) -> list[Run]:
+    """Those of the study's `planned` runs that are on record, in that order.
 
     Raises:
         HiwlError: two records of one run.
     """
-    records: dict[str, Kept] = {}
-    for one in kept:
-        if study.until == "evaluate" and not one.answers.exists():
-            continue
-        name = definition(one.choice.parameters)
-        if name in records:
-            raise HiwlError(f"{records[name].path} and {one.path}: two records of one run; delete the older one")
-        records[name] = one
+    records = on_record(study, kept)
     return [
         Run(cell, found, _answers(study, found), _explained(found))
-        for cell in cells(study)
+        for cell in planned
         if (found := records.get(cell.definition))
     ]
 
 
-def summarise(study: Study, runs: list[Run]) -> dict[str, Any]:
+def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, Any]:
     """Everything that a study's part of the page says."""
     of_cell = {name: [run for run in runs if run.cell.name == name] for name in study.cells}
     first = next(iter(of_cell.values()))
@@ -126,7 +130,8 @@ def summarise(study: Study, runs: list[Run]) -> dict[str, Any]:
         "question": study.question,
         "until": study.until,
         "common": study.common,
-        "planned": len(cells(study)),
+        "superseded": study.superseded,
+        "planned": len(planned),
         "cells": {
             name: {"choices": study.cells[name], "planned": max(1, len(study.folds)) * len(study.seeds)}
             | (_summarise_cell(study, found) if found else {"runs": []})
@@ -141,7 +146,7 @@ def summarise(study: Study, runs: list[Run]) -> dict[str, Any]:
 def _answers(study: Study, kept: Kept) -> pd.DataFrame | None:
     if study.until == "choose":
         return None
-    answers = pd.read_csv(kept.answers, index_col="GalaxyID")
+    answers = pd.read_csv(kept.answers, index_col=ID)
     if set(answers["class"]) != set(CLASSES):
         raise HiwlError(f"{kept.answers}: its classes are not the paper's five, which this page compares with")
     return answers
@@ -166,6 +171,7 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
         "survey": runs[0].kept.choice.columns["survey"],
         "split_sha256": runs[0].kept.choice.data["sources"]["splits.csv"],
         "recipes": {name: run.parameters["train"]["recipe"] for name, run in runs[0].kept.nodes.items()},
+        "setting": _setting(runs[0]),
         "over_runs": {
             name: _mean([run[name] for run in described])
             for name, value in described[0].items()
@@ -179,9 +185,21 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
             for name in CLASSES
         }
         found["confusion"] = np.sum([run["confusion"] for run in described], axis=0).tolist()
+        right = pd.concat([run.is_right.astype(float) for run in runs]).groupby(level=0).mean()
+        found["accuracy_interval"] = (
+            described[0]["accuracy_interval"] if len(runs) == 1 else over_galaxies(np.array(right, np.float64))
+        )
         if study.folds:
-            found["pooled"] = _pooled(runs)
+            found["pooled"] = _pooled([run for run in runs if run.cell.seed == study.seeds[0]])
     return found
+
+
+def _setting(run: Run) -> dict[str, Any]:
+    """What a run was, by the names that people compare runs by."""
+    columns = run.kept.choice.columns
+    return {name: columns[name] for name in ("backbone", "input", "recipe")} | {
+        "crop": run.kept.choice.parameters["pack"]["crop"]
+    }
 
 
 def _describe(run: Run) -> dict[str, Any]:
@@ -222,7 +240,7 @@ def _cost(node: Record) -> float:
 
 
 def _pooled(runs: list[Run]) -> dict[str, Any]:
-    """All folds together: every galaxy tested once for each seed."""
+    """All folds of one seed together: every galaxy tested once."""
     answers = pd.concat([run.answers for run in runs if run.answers is not None])
     metrics, table = measure(_numbers(answers["class"]), _numbers(answers["answer"]), CLASSES)
     return metrics | {"per_class": table.set_index("class").to_dict("index")}
@@ -233,7 +251,12 @@ def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
     paired = pairs(runs, base)
     if not paired:
         return {"pairs": 0, "validation": None}
-    found: dict[str, Any] = {"pairs": len(paired), "validation": _mean(on_validation(paired))}
+    on_validation = [
+        run.kept.choice.metrics["validation_accuracy"] - first.kept.choice.metrics["validation_accuracy"]
+        for run, first in paired
+    ]
+    found: dict[str, Any] = {"pairs": len(paired)}
+    found["validation"] = _mean(on_validation) | {"over_pairs": over_pairs(on_validation)}
     if runs[0].answers is not None:
         found["test"] = on_test(paired)
         found["mcnemar"] = []

@@ -5,7 +5,6 @@ from hiwl.layout import CHOICE, NODES, REPORTS, SERVED
 from hiwl.params import read_section
 from hiwl.record import Record, read_results
 from hiwl.register import RegisterParams, register
-from hiwl.settings import project_root
 
 
 def main() -> None:
@@ -14,7 +13,7 @@ def main() -> None:
         *sorted(NODES.glob("*/record.json")),
         CHOICE / "record.json",
         REPORTS / "record.json",
-        *(kept.path for kept in read_results(project_root() / "results")),
+        *(kept.path for kept in read_results()),
     ]
     records = tracking.read_records([path for path in paths if path.exists()])
     for record in records:

@@ -15,12 +15,10 @@ from pydantic import Field
 
 from hiwl.errors import HiwlError
 from hiwl.params import Section
-from hiwl.record import definition, read_results
-from hiwl.settings import project_root
+from hiwl.record import Kept, definition, read_results
 
 CONF = Path("conf")
 STUDIES = CONF / "study"
-RESULTS = Path("results")
 
 
 class Study(Section):
@@ -30,6 +28,8 @@ class Study(Section):
     """What it is to answer, in a sentence."""
     until: Literal["choose", "evaluate"]
     """The last stage of its runs: ideas are judged on validation and never see the test set."""
+    superseded: bool = False
+    """Kept for what it measured; another study asks its question anew."""
     seeds: list[int] = Field(min_length=1)
     folds: list[int]
     """Folds to test on; empty: the paper's one split."""
@@ -53,11 +53,7 @@ class Cell(NamedTuple):
 def main(name: str, queue: bool) -> None:
     """Run what is missing, or put it into DVC's queue."""
     study = read_study(name)
-    known = {
-        definition(kept.choice.parameters)
-        for kept in read_results(project_root() / RESULTS)
-        if study.until == "choose" or kept.answers.exists()
-    }
+    known = on_record(study, read_results())
     planned = cells(study)
     missing = [cell for cell in planned if cell.definition not in known]
     print(f"study {name}: {study.question}\n{len(planned)} runs, {len(planned) - len(missing)} on record")
@@ -99,6 +95,23 @@ def cells(study: Study) -> list[Cell]:
         for fold in folds
         for name, choices in study.cells.items()
     ]
+
+
+def on_record(study: Study, kept: list[Kept]) -> dict[str, Kept]:
+    """Of the records those that have got as far as the study's runs are to get, by what defines them.
+
+    Raises:
+        HiwlError: two of one run.
+    """
+    found: dict[str, Kept] = {}
+    for one in kept:
+        if study.until == "evaluate" and not one.answers.exists():
+            continue
+        name = definition(one.choice.parameters)
+        if name in found:
+            raise HiwlError(f"{found[name].path} and {one.path}: two records of one run; delete the older one")
+        found[name] = one
+    return found
 
 
 def compose(choices: list[str]) -> dict[str, Any]:
