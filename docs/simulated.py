@@ -1,6 +1,9 @@
 """What a model trained on real galaxies makes of the simulated ones: writes docs/simulated.md.
 
-Run in the project's root with the simulated survey in data/: python docs/simulated.py SERVED_MODEL_FOLDER
+Run in the project's root with the simulated survey in data/:
+
+    python docs/simulated.py models:/hiwl-best@champion
+
 With two more arguments, REAL_IMAGES.zip and LABELS.csv (GalaxyID,class), it also draws beside.png in the working
 folder, simulated galaxies left of real ones: to look at, not to keep, since real pictures are not ours to pass on.
 """
@@ -23,23 +26,23 @@ CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
 SIDE, EACH = 132, 5
 
 
-def main(folder: str, *real: str) -> None:
+def main(model: str, *real: str) -> None:
     if json.loads(RAW_MANIFEST.read_text())["source"] != "simulated":
         sys.exit(f"{RAW_MANIFEST}: not a simulated survey")
     clean = pd.read_csv(CLEAN_TABLE)
     names = members(RAW_IMAGES)
     with zipfile.ZipFile(RAW_IMAGES) as archive:
         pictures = pd.DataFrame({"image": [archive.read(names[galaxy]) for galaxy in clean["GalaxyID"]]})
-    answers = mlflow.pyfunc.load_model(folder).predict(pictures)["class"]
+    answers = mlflow.pyfunc.load_model(model).predict(pictures)["class"]
     right = int((answers == clean["class"]).sum())
     low, high = wilson(right, len(clean))
     table = pd.crosstab(clean["class"], answers).reindex(index=CLASSES, columns=CLASSES, fill_value=0)
     lines = [
         "# What a model of real galaxies makes of the simulated ones",
         "",
-        "Written by `docs/simulated.py`. The model has seen real galaxies only; the classes are those that the",
-        f"simulated votes give. It agrees on {right} of {len(clean)}: {100 * right / len(clean):.1f} % "
-        f"({100 * low:.1f} to {100 * high:.1f}). Rows: by the votes; columns: by the model.",
+        f"Written by `docs/simulated.py {model}`. The model has seen real galaxies only; the classes are those",
+        f"that the simulated votes give. It agrees on {right} of {len(clean)}: {100 * right / len(clean):.1f} %",
+        f"({100 * low:.1f} to {100 * high:.1f}, Wilson, 95 %). Rows: by the votes; columns: by the model.",
         "",
         "| | " + " | ".join(CLASSES) + " | agreed |",
         "|" + " --- |" * (len(CLASSES) + 2),

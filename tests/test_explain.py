@@ -226,6 +226,11 @@ def test_an_evaluated_project_is_explained_and_only_numbers_of_real_galaxies_are
     for file in (folder / "reports/record.json", folder / "models/choice/record.json"):
         file.unlink()  # DVC's cache may hold the same file
         file.write_text(json.dumps(real))
+    assert "holds the survey simulated" in explain(evaluated, check=False)
+    manifest = folder / "data/raw/manifest.json"
+    found = json.loads(manifest.read_text())
+    manifest.unlink()
+    manifest.write_text(json.dumps(found | {"survey": "mine"}))
     explain(evaluated)
     stem = f"root-narrow-seed1-{record['key'][:8]}"
     kept = {path.name for path in (folder / "results/mine").iterdir()}

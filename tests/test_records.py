@@ -167,7 +167,7 @@ def test_the_report_says_what_was_not_run_and_what_it_leaves_out(
     keep(2, "two layers", [0])
     report.main()
     text = Path("docs/results.md").read_text()
-    assert "- `trees`: one layer (1 of 2)" in text
+    assert "- `trees`: two layers (1 of 2); one layer (1 of 2)" in text
     plan(STUDY | {"cells": {"one layer": CELLS["one layer"]}})
     keep_in_results(choice(2, "one layer"), {"root": node(2, 3)})
     capsys.readouterr()

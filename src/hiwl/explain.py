@@ -14,6 +14,7 @@ Intervals are 95 %, by bootstrap over galaxies.
 """
 
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +36,19 @@ from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
 from hiwl.evaluate import read_evaluated
 from hiwl.figures import headless_pyplot
-from hiwl.files import replacing, replacing_folder, write_json
+from hiwl.files import replacing, replacing_folder, sha256, write_json
 from hiwl.hierarchy import Floats, Ints, Tree
 from hiwl.images import Pixels
-from hiwl.layout import CHOICE_FILE, EXPLAINED, NODES, REPORTS
+from hiwl.layout import (
+    CHOICE,
+    CHOICE_FILE,
+    EXPLAINED,
+    NODES,
+    PACKED_INDEX,
+    RAW_MANIFEST,
+    REPORTS,
+    SPLITS_TABLE,
+)
 from hiwl.memory import keep_freed_memory
 from hiwl.record import Record, results_folder, stem
 from hiwl.settings import settings
@@ -63,11 +73,16 @@ Masks = npt.NDArray[np.bool_]
 
 
 def main() -> None:
-    """Measure and draw."""
+    """Measure and draw.
+
+    Raises:
+        HiwlError: models, reports and data do not belong together.
+    """
     keep_freed_memory()
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     tree = classifier.tree
     choice = read_evaluated()
+    _check_data(choice)
     answers = pd.read_csv(REPORTS / "answers.csv.gz").drop(columns="class")
     images, table = read_images(), read_table()
     table["node"] = table["class"].map(nodes_above(tree))
@@ -269,6 +284,17 @@ def errors(test: pd.DataFrame) -> pd.DataFrame:
     probability = [galaxy[f"p_{galaxy['answer']}"] for galaxy in wrong.to_dict("records")]
     table = wrong[[ID, "class", "answer", "row"]].assign(probability=np.array(probability, np.float64))
     return table.sort_values(["probability", ID], ascending=[False, True], ignore_index=True)
+
+
+def _check_data(choice: Record) -> None:
+    for path in (SPLITS_TABLE, PACKED_INDEX):
+        if sha256(path) != choice.data["sources"][path.name]:
+            raise HiwlError(f"{path}: not what {CHOICE} was chosen on; `dvc repro evaluate` makes them agree")
+    here, there = json.loads(RAW_MANIFEST.read_text())["survey"], choice.parameters["raw"]["survey"]
+    if here != there:
+        raise HiwlError(
+            f"{RAW_MANIFEST}: holds the survey {here}, {CHOICE} is of {there}: `dvc exp run -S survey={there} raw`"
+        )
 
 
 def _batches(node: Node, images: Tensor, rows: Ints) -> Iterator[Tensor]:

@@ -51,6 +51,9 @@ the true class at the node above it: the share of the map's weight that lies on 
 connected to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even
 map's. Silhouettes below 0: nearer to the other class than to the own.
 """
+EARLIER_FIGURES = """\
+## Figures 6 and 7 of superseded studies
+"""
 GOALS = {"accuracy": 0.98, "CSS": 0.85}
 REACHED = """\
 ## How far it got
@@ -102,9 +105,12 @@ def page(
     done = {name: study for name, study in studies.items() if any(cell["runs"] for cell in study["cells"].values())}
     parts = [INTRODUCTION, _reached(studies), *_claims(claims, studies)]
     parts += [_study(name, study) for name, study in done.items() if not study["superseded"]]
-    parts += [*_errors(errors, best_cell(studies)), *_explained(explained), *_labels(results), _splits(studies)]
+    earlier = tuple(f"{name}:" for name, study in done.items() if study["superseded"])
+    current = [one for one in explained if not one[0].startswith(earlier)]
+    parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, current), *_labels(results), _splits(studies)]
     parts += [_others(studies), _left_out(studies)]
     parts += ["# Appendix\n", *(_study(name, study) for name, study in done.items() if study["superseded"])]
+    parts += _explained(EARLIER_FIGURES, [one for one in explained if one not in current])
     parts += [_details(name, study) for name, study in done.items() if study["until"] == "evaluate"]
     parts += ["## Test confusion and checkpoints of the paper\n", _confusion("paper", CONFUSION.tolist())]
     parts.append(_checkpoints([(node, best) for node, best in CHECKPOINTS.items()]))
@@ -401,7 +407,7 @@ def _errors(errors: dict[str, dict[str, dict[str, Any]]], best: tuple[str, dict[
     return parts
 
 
-def _explained(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
+def _explained(heading: str, told: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Figures 6 and 7 as `hiwl explain` measured them."""
     if not told:
         return []
@@ -417,7 +423,7 @@ def _explained(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
             looking.append([title, layer, *row, _bounded(seen["all"]["uniform"], 100)])
     header = ["share on the galaxy, per cent", "layer", "all", *CLASSES, "of an even map"]
     return [
-        FIGURES,
+        heading,
         table(["silhouette", "node", "distance", "all", "CRS, IBS", "CSS, EO"], apart),
         table(header, looking),
     ]
@@ -446,12 +452,15 @@ def _others(studies: dict[str, Any]) -> str:
 
 
 def _left_out(studies: dict[str, Any]) -> str:
-    missing = [
-        f"- `{name}`: {title} ({cell['planned'] - len(cell['runs'])} of {cell['planned']})"
-        for name, study in studies.items()
-        for title, cell in study["cells"].items()
-        if len(cell["runs"]) < cell["planned"]
-    ]
+    missing = []
+    for name, study in studies.items():
+        left = [
+            f"{title} ({cell['planned'] - len(cell['runs'])} of {cell['planned']})"
+            for title, cell in study["cells"].items()
+            if len(cell["runs"]) < cell["planned"]
+        ]
+        if left:
+            missing.append(f"- `{name}`: {'; '.join(left)}")
     lines = ["## Not run yet", "", *(missing or ["Nothing: every run of every study is on record."]), ""]
     return "\n".join(
         [*lines, "The paper's Tables 9 to 11 (per class, against three other methods) were not at hand.", ""]
