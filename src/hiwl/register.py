@@ -46,6 +46,7 @@ MODULES = (
     "files",
     "hierarchy",
     "images",
+    "memory",
     "params",
     "served",
     "settings",
