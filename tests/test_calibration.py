@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiwl.calibration import calibration_error, fit_temperature
-from hiwl.comparison import mcnemar, over_galaxies, over_pairs
 
 
 def test_what_is_believed_as_often_as_it_is_right_has_no_error() -> None:
@@ -29,27 +28,3 @@ def test_the_temperature_that_logits_were_multiplied_by_is_found_again(factor: f
     assert own == pytest.approx(1, abs=0.15)
     assert fit_temperature(factor * logits[None], labels) == pytest.approx(factor * own, rel=1e-3)
     assert fit_temperature(logits.expand(8, -1, -1), labels) == pytest.approx(own, rel=1e-3)
-
-
-def test_mcnemar_counts_only_where_two_runs_differ() -> None:
-    first, second = np.array([True] * 8 + [False] * 4), np.array([True] * 6 + [False] * 5 + [True])
-    assert mcnemar(first, second) == (2, 1, 1.0)
-    assert mcnemar(first, first) == (0, 0, 1.0)
-    assert mcnemar(np.array([True] * 10), np.array([False] * 10))[2] == pytest.approx(2 / 2**10)
-
-
-def test_the_interval_over_galaxies_is_that_of_a_mean() -> None:
-    rng = np.random.default_rng(1)
-    for number in (200, 5000):
-        right = (rng.random(number) < 0.9).astype(float)
-        low, high = over_galaxies(right)
-        assert (low + high) / 2 == pytest.approx(right.mean(), abs=0.2 * right.std() / number**0.5)
-        assert high - low == pytest.approx(2 * 1.96 * right.std() / number**0.5, rel=0.1)
-    assert over_galaxies(np.ones(9)) == [1, 1]
-
-
-def test_the_interval_over_pairs_is_students_and_wants_three() -> None:
-    assert over_pairs([0.1, 0.2]) is None
-    assert over_pairs([0.1, 0.2, 0.3]) == pytest.approx(
-        [0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5], abs=1e-3
-    )

@@ -10,22 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hiwl import backbone
+from hiwl.attention import LAYERS, Masks, galaxy_mask, grad_cam, share_on, summarise
 from hiwl.augment import Normalisation
 from hiwl.classifier import Node
+from hiwl.clusters import features, silhouette
 from hiwl.errors import HiwlError
-from hiwl.explain import (
-    LAYERS,
-    Masks,
-    errors,
-    features,
-    galaxy_mask,
-    grad_cam,
-    mean_with_interval,
-    nodes_above,
-    share_on,
-    silhouette,
-    summarise_attention,
-)
+from hiwl.explain import errors, nodes_above
 from hiwl.hierarchy import Tree
 from hiwl.images import Pixels
 from project import TREES, Project, make
@@ -55,7 +45,7 @@ def test_nothing_at_the_centre_gives_an_empty_mask_that_is_counted() -> None:
     assert not galaxy_mask(picture).any()
     assert not galaxy_mask(np.zeros((64, 64, 3), np.uint8)).any()
     table = pd.DataFrame({"class": ["A", "A", "B"], "uniform": [0, 0.2, 0.2], "last": 0.5, "fine": [0.5, 0.5, np.nan]})
-    found = summarise_attention(table, ["A", "B"])
+    found = summarise(table, ["A", "B"])
     assert found["no_galaxy_found"] == 1
     assert (found["last"]["maps_all_zero"], found["fine"]["maps_all_zero"]) == (0, 1)
     assert found["last"]["all"]["excess"] == {"galaxies": 2, "mean": 0.3, "interval": [0.3, 0.3]}
@@ -156,14 +146,6 @@ def test_silhouettes_are_high_for_separated_classes_and_none_for_mixed_ones() ->
         assert set(found[metric]["pairs"]) == {"A B", "A C", "B C"}
         assert mixed[metric]["all"]["mean"] < 0.1
     assert silhouette(apart[:40], classes[:40]) == {}
-
-
-def test_the_interval_is_that_of_a_mean() -> None:
-    values = np.random.default_rng(1).normal(5, 2, 400)
-    found = mean_with_interval(values)
-    assert found["mean"] == pytest.approx(values.mean(), abs=1e-4)
-    assert np.diff(found["interval"]) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    assert found == mean_with_interval(values)
 
 
 def test_errors_come_with_the_answers_probability_the_most_confident_first() -> None:

@@ -98,6 +98,26 @@ def over_galaxies(values: Floats) -> list[float]:
     return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
+def mean_with_interval(values: Floats) -> dict[str, Any]:
+    """Mean of one value a galaxy (None of none), its 95 % bootstrap interval (None of fewer than two), and how many."""
+    result = {
+        "galaxies": len(values),
+        "mean": round(float(values.mean()), 4) if len(values) else None,
+        "interval": None,
+    }
+    if len(values) < 2:
+        return result
+    return result | {"interval": [round(end, 4) for end in over_galaxies(values)]}
+
+
+def in_words(value: dict[str, Any]) -> str:
+    """A mean with its interval, as :func:`mean_with_interval` gives them."""
+    if value["interval"] is None:
+        return str(value["mean"])
+    low, high = value["interval"]
+    return f"{value['mean']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def mcnemar(first: Bools, second: Bools) -> tuple[int, int, float]:
     """Of two runs' right answers, (n,) each: how many only the first and only the second has, and the exact
     two-sided probability of a split at least as uneven if both were equally good."""
