@@ -18,7 +18,7 @@ def test_what_is_believed_as_often_as_it_is_right_has_no_error() -> None:
     assert calibration_error(np.zeros((0, 2)), zeros[:0], zeros[:0]) == 0
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.3, 4), st.integers(0, 9))
 def test_the_temperature_that_logits_were_multiplied_by_is_found_again(factor: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -54,7 +54,7 @@ def part_about(message: str, expectation: str, about: str) -> list[str]:
     return next(lines for lines in blocks if lines[0].startswith(f"{expectation} ({about}"))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 40), st.integers(0, 2**32))
 def test_a_table_made_down_the_tree_passes(galaxies: int, seed: int) -> None:
     enforce("votes", table(galaxies, seed), votes_expectations(), OUT)
@@ -127,7 +127,7 @@ def test_a_duplicate_is_named() -> None:
     assert [line.strip() for line in lines[1:]] == ["GalaxyID 100008", "GalaxyID 100008"]
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([-1e-5, 1e-5]), min_size=11, max_size=11), st.integers(0, 2**32))
 def test_sums_off_by_a_hundred_thousandth_are_named(errors: list[float], seed: int) -> None:
     frame = table(12, seed)

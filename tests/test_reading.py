@@ -26,7 +26,7 @@ any_chances = st.permutations([0.6, 0.3, 0.1]) | st.permutations([0.9, 0.08, 0.0
 any_galaxies = st.lists(st.tuples(any_chances, st.sampled_from(CLASSES)), max_size=40)
 
 
-@tries(max_examples=50, deadline=None)
+@tries(max_examples=50)
 @given(any_galaxies)
 def test_errors_and_right_answers_are_asked_in_pairs_that_look_alike(galaxies: list[tuple[list[float], str]]) -> None:
     test = answered([chances for chances, _ in galaxies], "".join(label for _, label in galaxies))

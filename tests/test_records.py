@@ -191,6 +191,7 @@ def test_over_folds_every_galaxy_counts_once_for_a_seed(project: Path) -> None:
     cell = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["cells"]["one layer"]
     assert cell["pooled"]["galaxies"] == 40
     assert cell["pooled"]["accuracy"] == 0.95
+    assert "| trees: one layer, 2 of 2 folds | 90.00 | 95.00 |" in Path("docs/results.md").read_text()
 
 
 def explain(path: Path, clusters: dict[str, float], shares: dict[str, float]) -> None:

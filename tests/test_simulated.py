@@ -77,7 +77,7 @@ def test_pictures_are_the_competition_s_kind_and_belong_to_the_table(survey: dic
         assert edge < 30 and centre > 2 * edge, "a galaxy in the middle of a dark sky"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), volunteers=st.integers(10, 1000))
 def test_votes_add_up_down_the_tree_after_rounding(seed: int, volunteers: int) -> None:
     votes = votes_of(SimulatedParams(galaxies=1, seed=seed, volunteers=volunteers)).round(6).iloc[0]
