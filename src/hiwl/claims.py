@@ -78,7 +78,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            f"smoothing makes {what} denser (Figure 6)",
+            f"smoothing makes {what} denser by {name} (Figure 6)",
             f"silhouette of {classes.replace(' ', ', ')} by {name}",
             "silhouette",
             "HIWL",
@@ -91,7 +91,7 @@ CLAIMS = [
     ),
     *(
         Claim(
-            "the second layer parts cigars from edge-on (Figure 6)",
+            f"the second layer parts cigars from edge-on by {name} (Figure 6)",
             f"silhouette of CSS, EO by {name}",
             "silhouette",
             "HIWL",
