@@ -5,6 +5,7 @@ import pytest
 
 from hiwl import study
 from hiwl.choose import ChooseParams
+from hiwl.claims import CLAIMING
 from hiwl.errors import HiwlError
 from hiwl.pack import PackParams
 from hiwl.params import read_section
@@ -118,3 +119,7 @@ def test_no_parameter_has_a_name_that_the_run_cache_overlooks(committed: dict[st
         return set(content) | {name for value in content.values() for name in names(value)}
 
     assert not names(committed) & {"size", "nfiles"}
+
+
+def test_the_papers_claims_are_weighed_by_the_ablations_and_by_the_paper_to_the_letter() -> None:
+    assert {name for name in chosen("study") if read_study(name).cells.keys() >= CLAIMING} == {"ablations", "paper"}
