@@ -99,19 +99,21 @@ def page(
     studies: dict[str, dict[str, Any]],
     claims: dict[str, list[dict[str, Any]]],
     errors: dict[str, dict[str, dict[str, Any]]],
-    explained: list[tuple[str, dict[str, Any]]],
+    explained: list[tuple[str, str, dict[str, Any]]],
     results: Path,
 ) -> str:
-    """The whole page."""
+    """The whole page; of what is `explained` the first study that has the run, its title, and the numbers."""
     done = {name: study for name, study in studies.items() if any(cell["runs"] for cell in study["cells"].values())}
     parts = [INTRODUCTION, _reached(studies), *_claims(claims, studies)]
     parts += [_study(name, study) for name, study in done.items() if not study["superseded"]]
-    earlier = tuple(f"{name}:" for name, study in done.items() if study["superseded"])
-    current = [one for one in explained if not one[0].startswith(earlier)]
-    parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, current), *_labels(results), _splits(studies)]
+    told: dict[bool, list[tuple[str, dict[str, Any]]]] = {False: [], True: []}  # by whether the study is superseded
+    for name, title, content in explained:
+        told[studies[name]["superseded"]].append((title, content))
+    parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, told[False])]
+    parts += [*_labels(results), _splits(studies)]
     parts += [_others(studies), _left_out(studies)]
     parts += ["# Appendix\n", *(_study(name, study) for name, study in done.items() if study["superseded"])]
-    parts += _explained(EARLIER_FIGURES, [one for one in explained if one not in current])
+    parts += _explained(EARLIER_FIGURES, told[True])
     parts += [_details(name, study) for name, study in done.items() if study["until"] == "evaluate"]
     parts += ["## Test confusion and checkpoints of the paper\n", _confusion("paper", CONFUSION.tolist())]
     parts.append(_checkpoints([(node, best) for node, best in CHECKPOINTS.items()]))
@@ -120,13 +122,12 @@ def page(
 
 def _splits(studies: dict[str, dict[str, Any]]) -> str:
     rows = [["the paper", name, *numbers, sum(numbers)] for name, numbers in SPLITS.items()]
-    used = {
-        (cell["survey"], part): galaxies
-        for study in studies.values()
-        for cell in study["cells"].values()
-        if cell["runs"] and study["until"] == "evaluate" and "pooled" not in cell
-        for part, galaxies in cell["galaxies"].items()
-    }
+    used: dict[tuple[str, str], int] = {}
+    for study in studies.values():
+        for cell in study["cells"].values():
+            if cell["runs"] and study["until"] == "evaluate" and "pooled" not in cell:
+                for part, galaxies in cell["galaxies"].items():  # some studies train on fewer
+                    used[cell["survey"], part] = max(galaxies, used.get((cell["survey"], part), 0))
     rows += [[f"survey `{survey}`", part, *[""] * len(CLASSES), galaxies] for (survey, part), galaxies in used.items()]
     said = "The collectors of `labels` selected with >= where the paper has >, which leaves a few more to train on.\n"
     return "## Splits (the paper's Table 2)\n\n" + table(["", "", *CLASSES, "total"], rows) + "\n" + said

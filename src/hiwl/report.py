@@ -50,14 +50,17 @@ def main() -> None:
         for run in found:
             title = f"{name}: {run.cell.name}, {in_words(run.cell)}"
             titles[run.kept.choice.key] = "; ".join(filter(None, (titles.get(run.kept.choice.key), title)))
-    every = {run.kept.choice.key: run for found in runs.values() for run in found}
-    explained = [(titles[key], run.explained) for key, run in every.items() if run.explained]
+    every: dict[str, tuple[str, Run]] = {}  # with the first study that has it
+    for name, found in runs.items():
+        for run in found:
+            every.setdefault(run.kept.choice.key, (name, run))
+    explained = [(name, titles[key], run.explained) for key, (name, run) in every.items() if run.explained]
     text = page(numbers, claims, errors, explained, results())
     write_json(NUMBERS, {"studies": numbers, "claims": claims, "errors": errors})
     write_text(MARKDOWN, text)
     curves = {name: [run.kept for run in found] for name, found in runs.items()}
     write_text(PAGE, draw_page(text, numbers, curves, titles))
-    told = {run.kept.path for run in every.values()}
+    told = {run.kept.path for _, run in every.values()}
     of_studies = {cell.definition for cells_of in planned.values() for cell in cells_of}
     for lone in [one for one in kept if one.path not in told]:
         why = "not evaluated yet" if definition(lone.choice.parameters) in of_studies else "no run of any study"

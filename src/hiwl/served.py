@@ -23,7 +23,7 @@ from hiwl.images import BadImageError, Pixels, decode
 from hiwl.memory import keep_freed_memory
 from hiwl.settings import settings
 
-CHUNK = 64  # pictures decoded and answered at a time: bounds memory, and more at once are no faster
+CHUNK = 64  # pictures decoded and answered at a time, which bounds memory
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
