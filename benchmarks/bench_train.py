@@ -1,4 +1,4 @@
-"""A CPU training step as hiwl takes it against the plain eager loop, each in a process of its own, in turn.
+"""A CPU training step as hiwl sets it up against the plain eager loop, each in a process of its own, in turn.
 
 And as many trainings side by side as there are cores, one thread each, against one with all of them.
 """
@@ -17,19 +17,24 @@ SIZE, BATCH, STEPS, ROUNDS = 64, 64, 24, 3
 def measure(way: str) -> tuple[float, float]:
     """When `STEPS` steps of `tf_efficientnet_lite0` began and ended in this process, by the machine's clock."""
     import torch
+    from lightning_fabric import Fabric
 
     import hiwl  # noqa: F401
     from hiwl.backbone import create
     from hiwl.memory import keep_freed_memory
+    from hiwl.params import read_section
+    from hiwl.train import TrainParams, set_up
 
     if way == "ours":
         keep_freed_memory()
-    model = create("tf_efficientnet_lite0", 5, "scratch", None).model.train()
+    model = create("tf_efficientnet_lite0", 5, "scratch", None).model
     inputs, target = torch.randn(BATCH, 3, SIZE, SIZE), torch.zeros(BATCH, dtype=torch.long)
+    optimiser: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     if way != "plain":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        plan = TrainParams.parse(read_section("train"), "train").recipe
+        model, optimiser = set_up(Fabric(accelerator="cpu", devices=1), model, plan, compiled=False)
         inputs = inputs.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    model.train()
 
     def step() -> None:
         optimiser.zero_grad()
@@ -47,6 +52,8 @@ def measure(way: str) -> tuple[float, float]:
 def images_a_second(way: str, processes: int, threads: int) -> float:
     """Of so many processes at once, from when the first began to when the last ended."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    if way != "plain":
+        environment["OMP_WAIT_POLICY"] = "passive"  # as hiwl.cli sets it
     command = [sys.executable, __file__, way]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
     told = [process.communicate()[0] for process in running]

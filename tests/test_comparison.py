@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from hiwl.comparison import mcnemar, mean_with_interval, over_galaxies, over_pairs
+from hiwl.comparison import Pair, Run, mcnemar, mean_with_interval, over_galaxies, over_pairs
+from hiwl.study import Cell
 
 
 def test_mcnemar_counts_only_where_two_runs_differ() -> None:
@@ -21,9 +24,16 @@ def test_the_interval_over_galaxies_is_that_of_a_mean() -> None:
     assert over_galaxies(np.ones(9)) == [1, 1]
 
 
-def test_the_interval_over_pairs_is_students_and_wants_three() -> None:
-    assert over_pairs([0.1, 0.2]) is None
-    assert over_pairs([0.1, 0.2, 0.3]) == pytest.approx(
+def of(number: int, fold: int | None = None) -> list[Pair]:
+    record: Any = None
+    runs = [Run(Cell("", seed, fold, [], ""), record, None, None) for seed in range(number)]
+    return [(run, run) for run in runs]
+
+
+def test_the_interval_over_pairs_is_students_and_wants_three_of_seeds() -> None:
+    assert over_pairs(of(2), [0.1, 0.2]) is None
+    assert over_pairs(of(3, fold=4), [0.1, 0.2, 0.3]) is None
+    assert over_pairs(of(3), [0.1, 0.2, 0.3]) == pytest.approx(
         [0.2 - 4.303 * 0.1 / 3**0.5, 0.2 + 4.303 * 0.1 / 3**0.5], abs=1e-3
     )
 

@@ -50,19 +50,27 @@ def test_grey_and_transparent_pictures_count_as_rgb() -> None:
 
 
 def test_sixteen_bits_a_band_are_refused_and_not_cut_off() -> None:
-    picture = np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
-    with pytest.raises(BadImageError, match="8 bits"):
-        decode(encode(picture), 20, 20)
+    grey = encode(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160)
+    colour = png(20, bits=16, rows=b"".join(bytes(1) + bytes(range(120)) for _ in range(20)))
+    assert Image.open(io.BytesIO(colour)).convert("RGB").size == (20, 20)
+    for picture in (grey, colour):
+        with pytest.raises(BadImageError, match="16 bits a band"):
+            decode(picture, 20, 20)
 
 
-def bomb() -> bytes:
-    """A PNG whose header promises 60,000 x 60,000 pixels."""
+def png(side: int, bits: int, rows: bytes) -> bytes:
+    """A PNG of `side` x `side` pixels in three bands; each of its rows is a zero and the row's pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", side, side, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def bomb() -> bytes:
+    """A PNG whose header promises 60,000 x 60,000 pixels."""
+    return png(60000, bits=8, rows=b"")
 
 
 @pytest.mark.parametrize(

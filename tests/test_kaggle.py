@@ -221,7 +221,9 @@ def test_wrong_credentials(api: Api) -> None:
     assert "not-my-key" not in str(caught.value) + repr(wrong)
 
 
-@pytest.mark.parametrize(("status", "advice"), [(403, "accept the competition's rules"), (404, "HIWL_KAGGLE_SERVER")])
+@pytest.mark.parametrize(
+    ("status", "advice"), [(403, "accept the competition's rules"), (404, "no longer has this file")]
+)
 def test_a_refusal_says_what_to_do(api: Api, status: int, advice: str) -> None:
     api.failures = [status]
     with pytest.raises(HiwlError, match=rf"{status}.*says Kaggle(.|\n)*{advice}(.|\n)*HIWL_KAGGLE_FOLDER"):

@@ -33,6 +33,17 @@ def test_a_wrong_parameter_names_itself_and_what_was_expected(values: Any, said:
         PackParams.parse(values, "pack")
 
 
+def test_a_study_that_is_not_in_order_names_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("conf/study").mkdir(parents=True)
+    Path("conf/study/odd.yaml").write_text("seeds: [1]")
+    with pytest.raises(HiwlError, match=r"^conf/study/odd\.yaml: question: is missing"):
+        read_study("odd")
+    Path("conf/study/odd.yaml").write_text("seeds: [")
+    with pytest.raises(HiwlError, match=r"^conf/study/odd\.yaml: no YAML"):
+        read_study("odd")
+
+
 def test_parameters_are_frozen() -> None:
     params = PackParams(crop=256, side=64)
     with pytest.raises(ValueError, match="frozen"):

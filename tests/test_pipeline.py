@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from project import TREES, Project, environment, make
+from project import TREES, Project, environment, free_port, make
 
 NOTHING_TO_DO = "Data and pipelines are up to date."
 
@@ -192,6 +192,14 @@ def test_what_was_pushed_is_pulled_elsewhere_and_restored(project: Project, tmp_
     assert len(store(clone).search_model_versions("name = 'hiwl'")) == 1
 
 
+def test_what_was_not_evaluated_is_not_registered(project: Project) -> None:
+    project.change(choose=project.read()["choose"] | {"views": 2})
+    project.run("hiwl", "choose")
+    done = project.run("hiwl", "register", check=False)
+    assert done.returncode == 1
+    assert "reports is of another choice than models/choice" in done.stdout
+
+
 def test_restore_does_not_pair_a_served_model_with_another_choice(project: Project) -> None:
     project.change(train=project.read()["train"] | {"seed": 9})
     project.run("dvc", "repro", "evaluate")
@@ -248,12 +256,13 @@ def test_mlflow_ui_without_arguments_shows_the_runs(project: Project) -> None:
     import requests
 
     project.run("hiwl", "restore")
+    port = str(free_port())
     server = subprocess.Popen(
-        ["mlflow", "ui"], cwd=project.folder, env=environment(MLFLOW_PORT="5941"), start_new_session=True
+        ["mlflow", "ui"], cwd=project.folder, env=environment(MLFLOW_PORT=port), start_new_session=True
     )
     try:
-        address = "http://127.0.0.1:5941"
-        wait_for(f"{address}/health")
+        address = f"http://127.0.0.1:{port}"
+        wait_for(server, f"{address}/health")
         found = requests.post(f"{address}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=30)
         names = {experiment["name"]: experiment["experiment_id"] for experiment in found.json()["experiments"]}
         asked = {"experiment_ids": [names["hiwl"]]}
@@ -269,11 +278,12 @@ def test_mlflow_ui_without_arguments_shows_the_runs(project: Project) -> None:
         os.killpg(server.pid, signal.SIGKILL)
 
 
-def wait_for(address: str) -> None:
+def wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
     import requests
 
     deadline = time.monotonic() + 120
     while True:
+        assert server.poll() is None, "the server has ended"
         try:
             if requests.get(address, timeout=5).ok:
                 return

@@ -211,14 +211,12 @@ def explain(path: Path, clusters: dict[str, float], shares: dict[str, float]) ->
     def of_pairs(layer: str, metric: str) -> dict[str, Any]:
         """Pairs whose mean is what counts."""
         apart = [-0.2, 0.0, 0.2] if layer == "root" else [0.0]
-        return {
-            pair: value(clusters[f"{layer} {metric}"] + by) for pair, by in zip(of_layer[layer], apart, strict=True)
-        }
+        return {pair: clusters[f"{layer} {metric}"] + by for pair, by in zip(of_layer[layer], apart, strict=True)}
 
     def of_node(node: str, metric: str) -> dict[str, Any]:
         """Of a flat tree the root has all classes, and pairs that no claim goes by."""
-        mixed = {} if "narrow" in nodes else {"CRS EO": value(-1)} | of_pairs("narrow", metric)
-        return {"all": value(-1), "pairs": of_pairs(node, metric) | mixed}
+        mixed = {} if "narrow" in nodes else {"CRS EO": -1.0} | of_pairs("narrow", metric)
+        return {"all": -1.0, "pairs": of_pairs(node, metric) | mixed}
 
     content = {
         "key": json.loads(path.read_text())["choice"]["key"],

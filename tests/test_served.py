@@ -25,11 +25,10 @@ from hiwl.classifier import Classifier
 from hiwl.files import write_json
 from hiwl.images import decode
 from hiwl.layout import CHOICE_FILE, NODES
-from project import TREES, environment
+from project import TREES, environment, free_port
 from test_images import bomb
 
-CROP, SIZE, PORT = 40, 32, 5942
-ADDRESS = f"http://127.0.0.1:{PORT}/invocations"
+CROP, SIZE = 40, 32
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +123,9 @@ def test_no_image_is_no_error(model: Any) -> None:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
+    port = free_port()
     process = subprocess.Popen(
-        ["mlflow", "models", "serve", "-m", "served", "--env-manager", "local", "-p", str(PORT)],
+        ["mlflow", "models", "serve", "-m", "served", "--env-manager", "local", "-p", str(port)],
         cwd=folder,
         env=environment(),
         start_new_session=True,
@@ -133,14 +133,15 @@ def server(folder: Path) -> Iterator[str]:
     try:
         deadline = time.monotonic() + 120
         while True:
+            assert process.poll() is None, "the server has ended"
             try:
-                if requests.get(f"http://127.0.0.1:{PORT}/ping", timeout=5).ok:
+                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
                     break
             except requests.ConnectionError:
                 pass
             assert time.monotonic() < deadline, "the server does not answer"
             time.sleep(0.3)
-        yield ADDRESS
+        yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
 

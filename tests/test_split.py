@@ -4,16 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.errors import HiwlError
+from hiwl.paper import SPLITS
 from hiwl.split import NAMES, SplitParams, counts, split
 from hiwl.votes import ID
 
-TABLE_2 = {
-    8434: (6747, 843, 844),
-    8069: (6455, 807, 807),
-    578: (462, 58, 58),
-    3903: (3122, 390, 391),
-    7806: (6245, 780, 781),
-}
+TABLE_2 = dict(zip(SPLITS["clean"], zip(*(SPLITS[name] for name in NAMES), strict=True), strict=True))
 
 
 def params(**changes: float | None) -> SplitParams:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from project import Project, environment, make
+from project import Project, environment, free_port, make
 
 TRAIN = ("-m", "hiwl.cli", "train", "root")
 
@@ -53,9 +52,7 @@ def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -
     second.folder.mkdir()
     shutil.copytree(first.folder / "data", second.folder / "data")
     shutil.copy(first.folder / "params.yaml", second.folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = ("--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1]))
+    meet = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
     started = [
         subprocess.Popen(
             ("torchrun", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", *meet, *TRAIN),

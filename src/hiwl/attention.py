@@ -81,7 +81,7 @@ def share_on(maps: Floats, masks: Masks) -> Floats:
 
 
 def summarise(attention: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    """Of every layer, over all galaxies and over each class: `share` on the galaxy, `uniform` map's, their `excess`.
+    """Of every layer, over all galaxies and over each class: `share` on the galaxy, and a `uniform` map's.
 
     `attention` has a row a galaxy: `class`, `uniform` (the mask's share of the picture) and a share for each of
     `LAYERS`. Left out and counted are galaxies without a mask, and maps that are zero all over.
@@ -95,7 +95,6 @@ def summarise(attention: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
             name: {
                 "share": mean_with_interval(group[layer].to_numpy()),
                 "uniform": mean_with_interval(group["uniform"].to_numpy()),
-                "excess": mean_with_interval((group[layer] - group["uniform"]).to_numpy()),
             }
             for name, group in groups.items()
         }

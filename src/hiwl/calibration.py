@@ -28,7 +28,7 @@ def fit_temperature(logits: Tensor, labels: Ints) -> float:
     """The temperature by which (views, n, K) logits have to be divided for the least negative log-likelihood of the
     labels under the mean over views (Guo et al. 2017, section 4.2), between 1/20 and 20."""
     target = torch.from_numpy(labels)
-    values = logits.double().cpu()
+    values = logits.cpu().double()
 
     def surprise(logarithm: float) -> float:
         log_mean = (values / np.exp(logarithm)).log_softmax(dim=2).logsumexp(dim=0)

@@ -21,7 +21,7 @@ def _clusters(explained: Explained, metric: str, classes: str) -> float:
     """Mean silhouette of two `classes` of the test set at a time, at the node above them."""
     node = explained["nodes"][classes.split()[0]]
     found = explained["silhouette"][node][metric]["pairs"]
-    return float(np.mean([found[" ".join(pair)]["mean"] for pair in itertools.combinations(classes.split(), 2)]))
+    return float(np.mean([found[" ".join(pair)] for pair in itertools.combinations(classes.split(), 2)]))
 
 
 def _attention(explained: Explained) -> float:
@@ -127,10 +127,11 @@ def _weigh(claim: Claim, runs: list[Run]) -> dict[str, Any]:
     }
     paired = pairs(*([run for run in runs if run.cell.name == name] for name in (claim.better, claim.worse)))
     if claim.of_explained:
-        both = [(run.explained, other.explained) for run, other in paired]
-        each = [claim.of_explained(one) - claim.of_explained(other) for one, other in both if one and other]
+        both = [(pair, one, other) for pair in paired if (one := pair[0].explained) and (other := pair[1].explained)]
+        each = [claim.of_explained(one) - claim.of_explained(other) for _, one, other in both]
         if each:
-            found |= {"each": each, "difference": float(np.mean(each)), "over_pairs": over_pairs(each)}
+            interval = over_pairs([pair for pair, _, _ in both], each)
+            found |= {"each": each, "difference": float(np.mean(each)), "over_pairs": interval}
     elif paired:
         found |= on_test(paired, claim.of_class)
     return found | {"verdict": verdict(len(found["each"]), found["over_pairs"], found["over_galaxies"])}

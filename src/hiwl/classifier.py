@@ -50,7 +50,7 @@ def _view(pictures: Tensor, number: int) -> Tensor:
 
 def average(logits: Tensor, temperature: float) -> Floats:
     """Mean over views of the softmax of (views, n, children) `logits` / `temperature`: (n, children), rows sum to 1."""
-    result: Floats = torch.softmax(logits.double() / temperature, dim=2).mean(dim=0).cpu().numpy()
+    result: Floats = torch.softmax(logits.cpu().double() / temperature, dim=2).mean(dim=0).numpy()
     return result
 
 

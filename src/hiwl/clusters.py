@@ -10,10 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hiwl import comparison
 from hiwl.augment import centre
 from hiwl.classifier import Classifier, Node
-from hiwl.comparison import mean_with_interval
 from hiwl.figures import headless_pyplot
 from hiwl.hierarchy import Floats, Ints
 
@@ -60,30 +58,30 @@ def embed(values: npt.NDArray[np.float32]) -> Floats:
 def silhouette(values: npt.NDArray[np.float32], classes: npt.NDArray[np.object_]) -> dict[str, Any]:
     """How far (n, width) features lie from those of the nearest other class, against their own: 1 apart, 0 mixed.
 
-    In the feature space, for each of `METRICS`: `all` is the mean over all galaxies, `per_class` over those of a class;
-    `pairs` takes two classes at a time as if there were no other, so that trees can be compared whose nodes have
-    different classes. Empty where the classes are fewer than two, or as many as the galaxies.
+    In the feature space, for each of `METRICS`: `all` is the mean over all galaxies; `pairs` takes two classes at a
+    time as if there were no other, so that trees can be compared whose nodes have different classes. Empty where the
+    classes are fewer than two, or as many as the galaxies. No interval: every value hangs on all galaxies of both
+    classes, so that values of single galaxies are not independent.
     """
     from sklearn.metrics import silhouette_samples
 
     names = sorted(set(classes))
     if not 2 <= len(names) < len(classes):
         return {}
-    result = {}
+    result: dict[str, Any] = {}
     for metric in METRICS:
-        samples = silhouette_samples(values, classes, metric=metric)
         pairs = {}
         for pair in itertools.combinations(names, 2):
             either = np.isin(classes, pair)
             if either.sum() > 2:
                 of_pair = silhouette_samples(values[either], classes[either], metric=metric)
-                pairs[" ".join(pair)] = mean_with_interval(of_pair)
-        result[metric] = {
-            "all": mean_with_interval(samples),
-            "per_class": {name: mean_with_interval(samples[classes == name]) for name in names},
-            "pairs": pairs,
-        }
+                pairs[" ".join(pair)] = _mean(of_pair)
+        result[metric] = {"all": _mean(silhouette_samples(values, classes, metric=metric)), "pairs": pairs}
     return result
+
+
+def _mean(samples: Floats) -> float:
+    return round(float(samples.mean()), 4)
 
 
 def embed_nodes(
@@ -125,5 +123,5 @@ def draw(embedded: pd.DataFrame, classes: list[str], silhouettes: dict[str, dict
 
 def in_words(of_metrics: dict[str, Any]) -> str:
     """A node's silhouettes over all its classes."""
-    told = [f"{metric} {comparison.in_words(found['all'])}" for metric, found in of_metrics.items()]
+    told = [f"{metric} {found['all']:.3f}" for metric, found in of_metrics.items()]
     return ", ".join(told) or "of one class, none"

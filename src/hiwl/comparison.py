@@ -72,18 +72,20 @@ def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:
     return {
         "each": each,
         "difference": float(gaps.mean()),
-        "over_pairs": over_pairs(each),
+        "over_pairs": over_pairs(paired, each),
         "over_galaxies": over_galaxies(gaps),
         "galaxies": len(gaps),
     }
 
 
-def over_pairs(each: list[float]) -> list[float] | None:
-    """95 % interval (Student's t) of the mean difference over pairs of runs, as other seeds might have had it.
+def over_pairs(paired: list[Pair], each: list[float]) -> list[float] | None:
+    """95 % interval (Student's t) of the mean of `each` pair's difference, as other seeds might have had it.
 
     None of fewer than three: of two pairs the interval would reach more than six times their distance to either side.
+    None over folds: their trainings share most galaxies, so that the differences are not independent (Nadeau and
+    Bengio 2003).
     """
-    if len(each) < 3:
+    if len(each) < 3 or any(run.cell.fold is not None for run, _ in paired):
         return None
     reach = float(t.ppf(0.975, len(each) - 1)) * np.std(each, ddof=1) / len(each) ** 0.5
     return [float(np.mean(each) - reach), float(np.mean(each) + reach)]

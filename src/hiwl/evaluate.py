@@ -17,7 +17,6 @@ from hiwl import tracking
 from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
-from hiwl.errors import HiwlError
 from hiwl.figures import headless_pyplot
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
@@ -65,20 +64,6 @@ def main() -> None:
     keep_in_results(record, nodes, REPORTS / "answers.csv.gz")
     low, high = metrics["accuracy_interval"]
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
-
-
-def read_evaluated() -> Record:
-    """The record in ``reports``, which must be that of ``models/choice``.
-
-    Raises:
-        HiwlError: it is another choice's.
-    """
-    evaluated, chosen = (
-        Record.model_validate_json((folder / "record.json").read_text()) for folder in (REPORTS, CHOICE)
-    )
-    if evaluated.key != chosen.key:
-        raise HiwlError(f"{REPORTS} is of another choice than {CHOICE}: `dvc repro evaluate` makes them agree")
-    return evaluated
 
 
 def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:

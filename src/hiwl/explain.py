@@ -27,22 +27,19 @@ from hiwl.classifier import Classifier, device_of
 from hiwl.comparison import in_words
 from hiwl.dataset import read_images, read_table
 from hiwl.errors import HiwlError
-from hiwl.evaluate import read_evaluated
 from hiwl.figures import headless_pyplot
-from hiwl.files import replacing, replacing_folder, sha256, write_json
+from hiwl.files import replacing, replacing_folder, write_json
 from hiwl.hierarchy import Tree
 from hiwl.layout import (
     CHOICE,
     CHOICE_FILE,
     EXPLAINED,
     NODES,
-    PACKED_INDEX,
     RAW_MANIFEST,
     REPORTS,
-    SPLITS_TABLE,
 )
 from hiwl.memory import keep_freed_memory
-from hiwl.record import Record, results_folder, stem
+from hiwl.record import Record, check_data, read_evaluated, results_folder, stem
 from hiwl.settings import settings
 from hiwl.votes import ID
 
@@ -62,7 +59,8 @@ def main() -> None:
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     tree = classifier.tree
     choice = read_evaluated()
-    _check_data(choice)
+    check_data()
+    _check_survey(choice)
     answers = pd.read_csv(REPORTS / "answers.csv.gz").drop(columns="class")
     images, table = read_images(), read_table()
     table["node"] = table["class"].map(nodes_above(tree))
@@ -121,10 +119,7 @@ def errors(test: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["probability", ID], ascending=[False, True], ignore_index=True)
 
 
-def _check_data(choice: Record) -> None:
-    for path in (SPLITS_TABLE, PACKED_INDEX):
-        if sha256(path) != choice.data["sources"][path.name]:
-            raise HiwlError(f"{path}: not what {CHOICE} was chosen on; `dvc repro evaluate` makes them agree")
+def _check_survey(choice: Record) -> None:
     here, there = json.loads(RAW_MANIFEST.read_text())["survey"], choice.parameters["raw"]["survey"]
     if here != there:
         raise HiwlError(

@@ -43,8 +43,8 @@ def decode(content: bytes, crop: int, size: int) -> Pixels:
         raise BadImageError(f"{width} x {height} pixels; at most {MAX_PIXELS} in all are taken")
     if min(width, height) < crop:
         raise BadImageError(f"{width} x {height} pixels; the central {crop} x {crop} are needed (pack.crop)")
-    if picture.mode.startswith(("I", "F")):
-        raise BadImageError(f"mode {picture.mode}: pictures of 8 bits a band are needed")
+    if picture.format == "PNG" and content[24] > 8:  # as its header says; Pillow would cut some to 8
+        raise BadImageError(f"{content[24]} bits a band: pictures of 8 bits a band are needed")
     left, top = (width - crop) // 2, (height - crop) // 2
     try:
         centre = picture.convert("RGB").crop((left, top, left + crop, top + crop))

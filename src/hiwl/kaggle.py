@@ -35,7 +35,7 @@ BY_HAND = (
 REFUSED = {
     401: "These credentials are unknown: check HIWL_KAGGLE_USERNAME and HIWL_KAGGLE_KEY, or make a new key.",
     403: f"Kaggle asks you to accept the competition's rules first: do so at {PAGE}/rules and run again.",
-    404: "The server has no such file: check HIWL_KAGGLE_SERVER.",
+    404: f"Kaggle no longer has this file there: see {PAGE}.",
 }
 ATTEMPTS = 5
 BACKOFF = 1.0  # seconds before the second attempt; twice as long before each further one

@@ -1,8 +1,6 @@
 """The report's text: Markdown from the numbers that `hiwl report` gathered."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,8 @@ INTRODUCTION = """\
 Written by `hiwl report` from the records in `results/`; the same figures are in `results.json`, and `report.html` has
 the pictures. Shares are per cent; `±` is the standard deviation over runs (seeds, or folds); ranges are 95 %
 intervals: Wilson's of one share, bootstrap over galaxies of differences and of means over runs, Student's t over pairs
-of runs. McNemar's test is exact, on the same galaxies.
+of runs that differ by their seed (folds share most of their training galaxies, so that their pairs do not stand for
+others). McNemar's test is exact, on the same galaxies.
 
 Classes: smooth galaxies that are completely round (CRS), in between (IBS) or cigar-shaped (CSS); edge-on (EO) and
 spiral (SPI) ones. Ways to tell them apart: the paper's method, two layers with weighted sampling in the second and
@@ -46,10 +45,10 @@ FIGURES = """\
 ## Figures 6 and 7, as measurements
 
 By `hiwl explain`. Silhouettes of the test galaxies in the space of each node's penultimate features (1: classes
-apart, 0: mixed), all classes of the node and two at a time, by Euclidean distance (t-SNE's) and by angle. Grad-CAM for
-the true class at the node above it: the share of the map's weight that lies on the galaxy (what is above the sky and
-connected to the centre), at the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even
-map's. Silhouettes below 0: nearer to the other class than to the own.
+apart, 0: mixed, below 0: nearer to the other class than to the own), all classes of the node and two at a time, by
+Euclidean distance (t-SNE's) and by angle. Their spread is that between seeds. Grad-CAM for the true class at the node
+above it: the share of the map's weight that lies on the galaxy (what is above the sky and connected to the centre), at
+the last layer that has a map and at the last one with 7 x 7 cells or more, beside an even map's.
 """
 EARLIER_FIGURES = """\
 ## Figures 6 and 7 of superseded studies
@@ -99,21 +98,22 @@ def page(
     studies: dict[str, dict[str, Any]],
     claims: dict[str, list[dict[str, Any]]],
     errors: dict[str, dict[str, dict[str, Any]]],
-    explained: list[tuple[str, str, dict[str, Any]]],
-    results: Path,
+    explained: dict[str, dict[str, Any]],
+    labels: dict[str, dict[str, Any]],
 ) -> str:
-    """The whole page; of what is `explained` the first study that has the run, its title, and the numbers."""
+    """The whole page."""
     done = {name: study for name, study in studies.items() if any(cell["runs"] for cell in study["cells"].values())}
     parts = [INTRODUCTION, _reached(studies), *_claims(claims, studies)]
     parts += [_study(name, study) for name, study in done.items() if not study["superseded"]]
-    told: dict[bool, list[tuple[str, dict[str, Any]]]] = {False: [], True: []}  # by whether the study is superseded
-    for name, title, content in explained:
-        told[studies[name]["superseded"]].append((title, content))
-    parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, told[False])]
-    parts += [*_labels(results), _splits(studies)]
+    current, earlier = (
+        {title: found for title, found in explained.items() if studies[found["study"]]["superseded"] is superseded}
+        for superseded in (False, True)
+    )
+    parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, current)]
+    parts += [*_labels(labels), _splits(studies)]
     parts += [_others(studies), _left_out(studies)]
     parts += ["# Appendix\n", *(_study(name, study) for name, study in done.items() if study["superseded"])]
-    parts += _explained(EARLIER_FIGURES, told[True])
+    parts += _explained(EARLIER_FIGURES, earlier)
     parts += [_details(name, study) for name, study in done.items() if study["until"] == "evaluate"]
     parts += ["## Test confusion and checkpoints of the paper\n", _confusion("paper", CONFUSION.tolist())]
     parts.append(_checkpoints([(node, best) for node, best in CHECKPOINTS.items()]))
@@ -222,12 +222,11 @@ def _differences(values: Sequence[float | None], unit: str) -> str:
     return ", ".join("" if value is None else f"{scale * value:+.{digits}f}" for value in values)
 
 
-def _labels(results: Path) -> list[str]:
-    found = []
-    for path in sorted(results.glob("*/redraw.json")):
-        text = "\n".join(redraw.lines(json.loads(path.read_text())))
-        found.append(f"## What the labels allow\n\nSurvey `{path.parent.name}`, by `hiwl redraw`.\n\n{text}\n")
-    return found
+def _labels(labels: dict[str, dict[str, Any]]) -> list[str]:
+    return [
+        f"## What the labels allow\n\nSurvey `{survey}`, by `hiwl redraw`.\n\n" + "\n".join(redraw.lines(found)) + "\n"
+        for survey, found in labels.items()
+    ]
 
 
 def _study(name: str, study: dict[str, Any]) -> str:
@@ -241,7 +240,7 @@ def _study(name: str, study: dict[str, Any]) -> str:
         parts.append(_comparisons(study, evaluated))
     if evaluated:
         parts.append(_per_class(cells))
-    parts += [_choices(cells), _costs(cells)]
+    parts += [_choices(cells), _costs(cells, study["folds"])]
     return "\n".join(parts)
 
 
@@ -272,7 +271,7 @@ def _overview(cells: dict[str, Any], evaluated: bool) -> str:
     header = ["", "runs", *(f"validation {value}" for value in ("accuracy", "mean recall", "CSS", "ECE"))]
     if evaluated:
         header += ["test accuracy", "95 %", *(f"test {value}" for value in ("mean recall", "CSS", "ECE"))]
-        header += ["test accuracy, paper"]
+        header += ["paper"]
     header += ["epochs", "passes", "s"]
     rows = []
     for title, cell in cells.items():
@@ -368,14 +367,14 @@ def _choices(cells: dict[str, Any]) -> str:
     return "\n".join(["What each row was, and what it chose beyond the common:", "", *lines, ""])
 
 
-def _costs(cells: dict[str, Any]) -> str:
+def _costs(cells: dict[str, Any], folds: list[int]) -> str:
     runs = [run for cell in cells.values() for run in cell["runs"]]
     costs = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
     machines = ", ".join(sorted({f"{run['hardware']} ({run['device']})" for run in runs}))
     counts = next(iter(cells.values()))["galaxies"]
     galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
     splits = {cell["split_sha256"][:12] for cell in cells.values()}
-    split = f"split `{splits.pop()}`" if len(splits) == 1 else "splits by fold"
+    split = "in the first fold" if folds else ", ".join(f"split `{name}`" for name in sorted(splits))
     return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
 
 
@@ -421,20 +420,20 @@ def _errors(errors: dict[str, dict[str, dict[str, Any]]], best: tuple[str, dict[
     return parts
 
 
-def _explained(heading: str, told: list[tuple[str, dict[str, Any]]]) -> list[str]:
+def _explained(heading: str, told: dict[str, dict[str, Any]]) -> list[str]:
     """Figures 6 and 7 as `hiwl explain` measured them."""
     if not told:
         return []
     apart, looking = [], []
-    for title, content in told:
+    for title, content in told.items():
         for node, by_distance in content["silhouette"].items():
             for distance, found in by_distance.items():
-                pairs = [found["pairs"].get(pair) for pair in ("CRS IBS", "CSS EO")]
-                apart.append([title, node, distance, *(_bounded(value) for value in (found["all"], *pairs))])
+                values = (found["all"], *(found["pairs"].get(pair) for pair in ("CRS IBS", "CSS EO")))
+                apart.append([title, node, distance, *("" if value is None else f"{value:.3f}" for value in values)])
         for layer in ("last", "fine"):
             seen = content["gradcam"][layer]
-            row = [_bounded(seen[who]["share"], 100) for who in ("all", *CLASSES)]
-            looking.append([title, layer, *row, _bounded(seen["all"]["uniform"], 100)])
+            shares = [seen[who]["share"] for who in ("all", *CLASSES)]
+            looking.append([title, layer, *(_bounded(value) for value in [*shares, seen["all"]["uniform"]])])
     header = ["share on the galaxy, per cent", "layer", "all", *CLASSES, "of an even map"]
     return [
         heading,
@@ -443,16 +442,12 @@ def _explained(heading: str, told: list[tuple[str, dict[str, Any]]]) -> list[str
     ]
 
 
-def _bounded(value: dict[str, Any] | None, unit: float = 1) -> str:
-    if value is None or value["mean"] is None:
+def _bounded(share: dict[str, Any]) -> str:
+    """A mean share in per cent, with its interval, as `hiwl.comparison.mean_with_interval` gives them."""
+    if share["mean"] is None:
         return ""
-    digits = 1 if unit > 1 else 3
-    ends = (
-        f" ({unit * value['interval'][0]:.{digits}f} to {unit * value['interval'][1]:.{digits}f})"
-        if value["interval"]
-        else ""
-    )
-    return f"{unit * value['mean']:.{digits}f}{ends}"
+    ends = " ({:.1f} to {:.1f})".format(*(100 * end for end in share["interval"])) if share["interval"] else ""
+    return f"{100 * share['mean']:.1f}{ends}"
 
 
 def _others(studies: dict[str, Any]) -> str:

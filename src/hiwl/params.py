@@ -23,8 +23,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @classmethod
-    def parse(cls, values: Any, where: str) -> Self:
-        """Check `values` read from `where`.
+    def parse(cls, values: Any, where: str = "", file: Path = PARAMS) -> Self:
+        """Check `values` of the section `where` of params.yaml, or of another file where `file` names it.
 
         Raises:
             HiwlError: naming every wrong key, its value and what was expected.
@@ -33,7 +33,7 @@ class Section(BaseModel):
             # Through JSON, where strict mode takes a list for a tuple.
             return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            raise HiwlError("\n".join(_explain(problem, where) for problem in error.errors())) from None
+            raise HiwlError("\n".join(_explain(problem, where, file) for problem in error.errors())) from None
 
 
 def read_section(name: str, path: Path = PARAMS) -> Any:
@@ -57,10 +57,10 @@ def read_section(name: str, path: Path = PARAMS) -> Any:
     return content[name]
 
 
-def _explain(problem: Any, where: str) -> str:
-    key = ".".join(str(part) for part in (where, *problem["loc"]))
+def _explain(problem: Any, where: str, file: Path) -> str:
+    key = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
     if problem["type"] == "extra_forbidden":
-        return f"{PARAMS}: {key}: no such parameter (value {problem['input']!r})"
+        return f"{file}: {key}: no such parameter (value {problem['input']!r})"
     if problem["type"] == "missing":
-        return f"{PARAMS}: {key}: is missing"
-    return f"{PARAMS}: {key}: {problem['msg']} (value {problem['input']!r})"
+        return f"{file}: {key}: is missing"
+    return f"{file}: {key}: {problem['msg']} (value {problem['input']!r})"

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
 from hiwl.errors import HiwlError
-from hiwl.evaluate import measure_routed, read_evaluated, test_metrics
+from hiwl.evaluate import measure_routed, test_metrics
 from hiwl.files import digest, replacing_folder, sha256, write_json, write_text
 from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.memory import keep_freed_memory
-from hiwl.record import Record, results_folder
+from hiwl.record import Record, check_data, read_evaluated, results_folder
 from hiwl.register import bundle
 from hiwl.settings import settings
 
@@ -35,10 +35,11 @@ def main(name: str) -> None:
     """Write ``pretrained/<name>``.
 
     Raises:
-        HiwlError: the evaluated choice is of a simulated survey, or is not the one in ``models/choice``.
+        HiwlError: the evaluated choice is of a simulated survey, or models, reports and data do not belong together.
     """
     keep_freed_memory()
     record = read_evaluated()
+    check_data()
     if results_folder(record.parameters["raw"]) is None:
         raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
     with replacing_folder(PRETRAINED / name) as beside:

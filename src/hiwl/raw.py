@@ -120,7 +120,7 @@ def _kaggle(source: Kaggle) -> None:
     if here.kaggle_username and here.kaggle_key:
         credentials = kaggle.Credentials(username=here.kaggle_username, key=here.kaggle_key)
     with _scratch() as folder:
-        kaggle.download(folder, credentials, here.kaggle_server, here.kaggle_folder)
+        kaggle.download(folder, credentials, by_hand=here.kaggle_folder)
         kaggle.verify(folder / votes.IMAGES_ARCHIVE, folder / votes.VOTES_ARCHIVE, source.rows)
         _take_competition_files(folder)
 

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from hiwl.files import digest, replacing, write_json
+from hiwl.errors import HiwlError
+from hiwl.files import digest, replacing, sha256, write_json
+from hiwl.layout import CHOICE, NODES, PACKED_IMAGES, PACKED_INDEX, REPORTS, SPLITS_TABLE
 from hiwl.params import read_section
 from hiwl.settings import project_root
 
@@ -157,10 +159,39 @@ def read_results() -> list[Kept]:
     return found
 
 
+def read_evaluated() -> Record:
+    """The record in ``reports``, which must be that of ``models/choice``.
+
+    Raises:
+        HiwlError: it is another choice's.
+    """
+    evaluated, chosen = (
+        Record.model_validate_json((folder / "record.json").read_text()) for folder in (REPORTS, CHOICE)
+    )
+    if evaluated.key != chosen.key:
+        raise HiwlError(f"{REPORTS} is of another choice than {CHOICE}: `dvc repro evaluate` makes them agree")
+    return evaluated
+
+
+def check_data() -> None:
+    """See to it that pictures and split are those that the models in ``models/nodes`` were trained on.
+
+    Raises:
+        HiwlError: naming the file that is not.
+    """
+    trained = Record.model_validate_json((NODES / "root/record.json").read_text())
+    for path in (PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE):
+        if sha256(path) != trained.data["sources"][path.name]:
+            raise HiwlError(f"{path}: not what {NODES} was trained on; `dvc repro evaluate` makes them agree")
+
+
 def _git_commit() -> str:
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty"], capture_output=True, text=True, check=False
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # the commit, whatever its tags
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         return "none"

@@ -17,9 +17,9 @@ from hiwl import tracking
 from hiwl.errors import HiwlError
 from hiwl.files import digest, replacing_folder, sha256
 from hiwl.hierarchy import Tree
-from hiwl.layout import CHOICE_FILE, NODES, REPORTS, SERVED
+from hiwl.layout import CHOICE_FILE, NODES, SERVED
 from hiwl.params import Section, read_section
-from hiwl.record import Record
+from hiwl.record import Record, read_evaluated
 
 REQUIREMENTS = (
     "mlflow",
@@ -67,7 +67,7 @@ class RegisterParams(Section):
 def main() -> None:
     """Save, pass the gate, register."""
     params = RegisterParams.parse(read_section("register"), "register")
-    record = Record.model_validate_json((REPORTS / "record.json").read_text())
+    record = read_evaluated()
     pass_gate(record.metrics, params.gate)  # before anything is written
     with tempfile.TemporaryDirectory() as scratch, replacing_folder(SERVED) as beside:
         beside.rmdir()  # MLflow makes it
@@ -130,7 +130,7 @@ def register(folder: Path, record: Record, params: RegisterParams, choice: Path 
     """Make the saved model a version of the registered model (unless it is one) and move the alias to it.
 
     Raises:
-        HiwlError: the gate is not passed, or `folder` holds another choice than the evaluated one, `choice`.
+        HiwlError: the gate is not passed, or `folder` holds another choice than `choice`, which was evaluated.
     """
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -54,9 +54,13 @@ def main() -> None:
     for name, found in runs.items():
         for run in found:
             every.setdefault(run.kept.choice.key, (name, run))
-    explained = [(name, titles[key], run.explained) for key, (name, run) in every.items() if run.explained]
-    text = page(numbers, claims, errors, explained, results())
-    write_json(NUMBERS, {"studies": numbers, "claims": claims, "errors": errors})
+    explained = {
+        titles[key]: {"study": name} | run.explained for key, (name, run) in every.items() if run.explained is not None
+    }
+    labels = {path.parent.name: json.loads(path.read_text()) for path in sorted(results().glob("*/redraw.json"))}
+    text = page(numbers, claims, errors, explained, labels)
+    everything = {"studies": numbers, "claims": claims, "errors": errors, "explained": explained, "labels": labels}
+    write_json(NUMBERS, everything)
     write_text(MARKDOWN, text)
     curves = {name: [run.kept for run in found] for name, found in runs.items()}
     write_text(PAGE, draw_page(text, numbers, curves, titles))
@@ -134,6 +138,7 @@ def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, A
         "until": study.until,
         "common": study.common,
         "superseded": study.superseded,
+        "folds": study.folds,
         "planned": len(planned),
         "cells": {
             name: {"choices": study.cells[name], "planned": max(1, len(study.folds)) * len(study.seeds)}
@@ -198,11 +203,10 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    """What a run was, by the names that people compare runs by."""
-    columns = run.kept.choice.columns
-    return {name: columns[name] for name in ("backbone", "input", "recipe")} | {
-        "crop": run.kept.choice.parameters["pack"]["crop"]
-    }
+    """What a run was, by the names that people compare runs by; `crop`: the pixels of a picture that it sees."""
+    columns, pack = run.kept.choice.columns, run.kept.choice.parameters["pack"]
+    crop = round(pack["crop"] * run.kept.choice.parameters["train"]["input"] / pack["side"])
+    return {name: columns[name] for name in ("backbone", "input", "recipe")} | {"crop": crop}
 
 
 def _describe(run: Run) -> dict[str, Any]:
@@ -259,7 +263,7 @@ def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
         for run, first in paired
     ]
     found: dict[str, Any] = {"pairs": len(paired)}
-    found["validation"] = _mean(on_validation) | {"over_pairs": over_pairs(on_validation)}
+    found["validation"] = _mean(on_validation) | {"over_pairs": over_pairs(paired, on_validation)}
     if runs[0].answers is not None:
         found["test"] = on_test(paired)
         found["mcnemar"] = []

@@ -3,7 +3,7 @@
 from hiwl import tracking
 from hiwl.layout import CHOICE, NODES, REPORTS, SERVED
 from hiwl.params import read_section
-from hiwl.record import Record, read_results
+from hiwl.record import read_evaluated, read_results
 from hiwl.register import RegisterParams, register
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     print(f"restore: {len(records)} runs are in MLflow")
     if not (REPORTS / "record.json").exists():
         return
-    evaluated = Record.model_validate_json((REPORTS / "record.json").read_text())
+    evaluated = read_evaluated()
     tracking.log_report(evaluated, REPORTS)
     if SERVED.exists():
         params = RegisterParams.parse(read_section("register"), "register")

@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     kaggle_username: str | None = Field(None, description="survey `kaggle`: the user's name there")
     kaggle_key: SecretStr | None = Field(None, description="survey `kaggle`: the user's API key")
     kaggle_folder: Path | None = Field(None, description="survey `kaggle`: the archives, downloaded by hand")
-    kaggle_server: str = Field("https://www.kaggle.com/api/v1", description="where Kaggle's API answers")
     tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
     devices: int = Field(1, ge=1, description="how many devices (processes) of one machine train together")

@@ -78,7 +78,10 @@ def read_study(name: str) -> Study:
     path = STUDIES / f"{name}.yaml"
     if not path.exists():
         raise HiwlError(f"{path}: not there; the studies are {', '.join(study_names())}")
-    return Study.parse(yaml.safe_load(path.read_text()), str(path))
+    try:
+        return Study.parse(yaml.safe_load(path.read_text()), file=path)
+    except yaml.YAMLError as error:
+        raise HiwlError(f"{path}: no YAML: {error}") from None
 
 
 def study_names() -> list[str]:

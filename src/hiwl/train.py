@@ -161,7 +161,7 @@ def fit(node: str, tree: Tree, params: TrainParams, data: Data) -> list[dict[str
     here, plan = settings(), params.recipe_of(node)
     key = _key(node, tree, params, data)
     work = project_root() / WORK / "train" / key
-    lock = FileLock(project_root() / WORK / f"{key}.lock")  # two experiments may share a node's training: one waits
+    lock = FileLock(project_root() / WORK / f"{key}.lock")  # two experiments may share a node's training, and its state
 
     processes = here.devices * here.machines
     if TorchElasticEnvironment.detect() and (started := TorchElasticEnvironment().world_size()) != processes:
