@@ -56,7 +56,7 @@ def main() -> None:
     tree = Tree(read_section("hierarchy"))
     _drop_foreign_nodes(tree)
     descriptions = {name: json.loads((NODES / name / "node.json").read_text()) for name in tree.nodes}
-    images, labels = read_split("validation", tree)
+    _, images, labels = read_split("validation", tree)
     answers = {
         (name, checkpoint["file"]): _answers(tree, description, checkpoint["file"], images, labels, params)
         for name, description in descriptions.items()

@@ -1,5 +1,7 @@
 """The packed galaxies with their classes and splits, as `train`, `choose` and `evaluate` read them."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,6 +10,17 @@ from torch import Tensor
 from hiwl.hierarchy import Ints, Tree
 from hiwl.layout import PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
 from hiwl.votes import ID
+
+
+class Part(NamedTuple):
+    """The galaxies of one split, by GalaxyID."""
+
+    galaxies: Ints
+    """(n,) GalaxyIDs."""
+    images: Tensor
+    """(n, side, side, 3) uint8."""
+    labels: Ints
+    """(n,) indices into the tree's classes."""
 
 
 def read_table() -> pd.DataFrame:
@@ -21,9 +34,12 @@ def read_images() -> Tensor:
     return torch.from_numpy(np.load(PACKED_IMAGES, mmap_mode="c"))
 
 
-def read_split(name: str, tree: Tree) -> tuple[Tensor, Ints]:
-    """The pictures of one split, (n, side, side, 3) uint8, and their classes as indices into `tree.classes`."""
+def read_split(name: str, tree: Tree) -> Part:
+    """All of one split, its pictures in memory."""
     table = read_table()
     part = table[table["split"] == name]
-    labels = part["class"].map(tree.classes.index).to_numpy(np.int64)
-    return read_images()[torch.tensor(part["row"].to_numpy())], labels
+    return Part(
+        galaxies=part[ID].to_numpy(np.int64),
+        images=read_images()[torch.tensor(part["row"].to_numpy())],
+        labels=part["class"].map(tree.classes.index).to_numpy(np.int64),
+    )

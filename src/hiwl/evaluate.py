@@ -20,7 +20,7 @@ from hiwl.dataset import read_split
 from hiwl.figures import headless_pyplot
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
-from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS, SPLITS_TABLE
+from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS
 from hiwl.memory import keep_freed_memory
 from hiwl.record import Record, keep_in_results
 from hiwl.settings import settings
@@ -32,7 +32,7 @@ def main() -> None:
     keep_freed_memory()
     classifier = Classifier(CHOICE_FILE, lambda node, file: NODES / node / file, device_of(settings().accelerator))
     classes = classifier.tree.classes
-    images, labels = read_split("test", classifier.tree)
+    galaxies, images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
     metrics, per_class = measure_routed(labels, routed, classes)
 
@@ -53,7 +53,7 @@ def main() -> None:
         )
         _draw_confusion(labels, routed.label, classes, str(choice.columns["survey"]), beside / "confusion.png")
         _draw_curves(nodes, str(choice.columns["survey"]), beside / "curves.png")
-        answers_table(labels, routed, classes).to_csv(
+        answers_table(galaxies, labels, routed, classes).to_csv(
             beside / "answers.csv.gz",
             index=False,
             float_format="%.4f",
@@ -114,10 +114,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def answers_table(labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
+def answers_table(galaxies: Ints, labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
     """One row a test galaxy, by GalaxyID: its class, the answer, the probability of every class."""
-    splits = pd.read_csv(SPLITS_TABLE)
-    galaxies = splits.loc[splits["split"] == "test", ID].sort_values().to_numpy()
     names = np.array(classes)
     table = pd.DataFrame({ID: galaxies, "class": names[labels], "answer": names[routed.label]})
     table[[f"p_{name}" for name in classes]] = routed.probabilities

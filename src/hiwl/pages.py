@@ -163,7 +163,7 @@ def _reached(studies: dict[str, Any]) -> str:
         reached += [(f"{title}, seed {run['seed']}", run["validation_accuracy"], run) for run in cell["runs"]]
     reached += [
         (
-            f"{name}: {title}, {len(cell['runs'])} of {cell['planned']} folds",
+            f"{name}: {title}, {len({run['fold'] for run in cell['runs']})} of {len(study['folds'])} folds",
             cell["over_runs"]["validation_accuracy"]["mean"],
             cell["pooled"],
         )

@@ -70,7 +70,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         folder / "choice.json", lambda node, file: folder / node / file, device_of(settings().accelerator)
     )
     classes = classifier.tree.classes
-    images, labels = read_split("test", classifier.tree)
+    _, images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
     metrics, per_class = measure_routed(labels, routed, classes)
     before = pd.read_csv(REPORTS / "answers.csv.gz")["answer"].to_numpy()
