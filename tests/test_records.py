@@ -84,7 +84,7 @@ def choice(seed: int, cell: str) -> Record:
             "columns": {"survey": "mine"} | columns,
             "parameters": study.compose([*MINE, *(CELLS | ABLATIONS)[cell], f"train.seed={seed}"]),
             "nodes": {"root": f"node-{seed}"},
-            "metrics": {"validation_accuracy": 0.9, "cost_seconds": 4.0},
+            "metrics": {"validation_accuracy": 0.9, "validation_mean_recall": 0.8, "cost_seconds": 4.0},
             "is_finished": True,
         }
     )
@@ -191,7 +191,7 @@ def test_over_folds_every_galaxy_counts_once_for_a_seed(project: Path) -> None:
     cell = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["cells"]["one layer"]
     assert cell["pooled"]["galaxies"] == 40
     assert cell["pooled"]["accuracy"] == 0.95
-    assert "| trees: one layer, 2 of 2 folds | 90.00 | 95.00 |" in Path("docs/results.md").read_text()
+    assert "| trees: one layer, 2 of 2 folds | 90.00 | 80.00 | 95.00 |" in Path("docs/results.md").read_text()
 
 
 def explain(path: Path, clusters: dict[str, float], shares: dict[str, float]) -> None:
@@ -292,12 +292,13 @@ def test_a_claim_needs_every_interval_on_one_side() -> None:
 
 
 def test_how_far_it_got_is_told_of_the_papers_split_and_by_validation() -> None:
-    def cell(validation_accuracy: float, test: int = 2881, **more: Any) -> dict[str, Any]:
-        over_runs = {"validation_accuracy": {"mean": validation_accuracy}}
+    def cell(accuracy: float, test: int = 2881, mean_recall: float = 0.8, **more: Any) -> dict[str, Any]:
+        over_runs = {"validation_accuracy": {"mean": accuracy}, "validation_mean_recall": {"mean": mean_recall}}
         return {"runs": [{}], "galaxies": {"validation": 2878, "test": test}, "over_runs": over_runs} | more
 
     cells = {
         "behind": cell(0.95),
+        "fair": cell(0.94, mean_recall=0.9),
         "ahead": cell(0.96),
         "not run": cell(0.99) | {"runs": []},
         "on another split": cell(0.98, test=629),
@@ -306,6 +307,8 @@ def test_how_far_it_got_is_told_of_the_papers_split_and_by_validation() -> None:
     ideas = {"ideas": {"until": "choose", "cells": {"unevaluated": cell(0.99)}}}
     found = best_cell(ideas | {"study": {"until": "evaluate", "cells": cells}})
     assert found is not None and found[0] == "study: ahead"
+    found = best_cell({"study": {"until": "evaluate", "cells": cells}}, by="mean_recall")
+    assert found is not None and found[0] == "study: fair"
     assert best_cell(ideas) is None
 
 
