@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,22 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     return port
+
+
+def wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
+    """Until `server`, which was just started, answers at `address`."""
+    import requests
+
+    deadline = time.monotonic() + 120
+    while True:
+        assert server.poll() is None, "the server has ended"
+        try:
+            if requests.get(address, timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            pass
+        assert time.monotonic() < deadline, f"{address} does not answer"
+        time.sleep(0.3)
 
 
 def environment(**variables: str) -> dict[str, str]:

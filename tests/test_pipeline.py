@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from project import TREES, Project, environment, free_port, make
+from project import TREES, Project, environment, free_port, make, wait_for
 
 NOTHING_TO_DO = "Data and pipelines are up to date."
 
@@ -276,18 +276,3 @@ def test_mlflow_ui_without_arguments_shows_the_runs(project: Project) -> None:
         assert {"test_accuracy", "test_recall_CSS", "cost_seconds", "best_validation_accuracy"} <= measured
     finally:
         os.killpg(server.pid, signal.SIGKILL)
-
-
-def wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
-    import requests
-
-    deadline = time.monotonic() + 120
-    while True:
-        assert server.poll() is None, "the server has ended"
-        try:
-            if requests.get(address, timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        assert time.monotonic() < deadline, f"{address} does not answer"
-        time.sleep(0.3)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from hiwl.classifier import Classifier
 from hiwl.files import write_json
 from hiwl.images import decode
 from hiwl.layout import CHOICE_FILE, NODES
-from project import TREES, environment, free_port
+from project import TREES, environment, free_port, wait_for
 from test_images import bomb
 
 CROP, SIZE = 40, 32
@@ -131,16 +130,7 @@ def server(folder: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, "the server has ended"
-            try:
-                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
-                    break
-            except requests.ConnectionError:
-                pass
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.3)
+        wait_for(process, f"http://127.0.0.1:{port}/ping")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -63,7 +63,7 @@ def silhouette(values: npt.NDArray[np.float32], classes: npt.NDArray[np.object_]
     classes are fewer than two, or as many as the galaxies. No interval: every value hangs on all galaxies of both
     classes, so that values of single galaxies are not independent.
     """
-    from sklearn.metrics import silhouette_samples
+    from sklearn.metrics import silhouette_score
 
     names = sorted(set(classes))
     if not 2 <= len(names) < len(classes):
@@ -74,14 +74,10 @@ def silhouette(values: npt.NDArray[np.float32], classes: npt.NDArray[np.object_]
         for pair in itertools.combinations(names, 2):
             either = np.isin(classes, pair)
             if either.sum() > 2:
-                of_pair = silhouette_samples(values[either], classes[either], metric=metric)
-                pairs[" ".join(pair)] = _mean(of_pair)
-        result[metric] = {"all": _mean(silhouette_samples(values, classes, metric=metric)), "pairs": pairs}
+                of_pair = silhouette_score(values[either], classes[either], metric=metric)
+                pairs[" ".join(pair)] = round(float(of_pair), 4)
+        result[metric] = {"all": round(float(silhouette_score(values, classes, metric=metric)), 4), "pairs": pairs}
     return result
-
-
-def _mean(samples: Floats) -> float:
-    return round(float(samples.mean()), 4)
 
 
 def embed_nodes(

@@ -39,9 +39,9 @@ def main(name: str) -> None:
     """
     keep_freed_memory()
     record = read_evaluated()
-    check_data()
     if results_folder(record.parameters["raw"]) is None:
         raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
+    check_data()
     with replacing_folder(PRETRAINED / name) as beside:
         bundle(beside)
         for path in beside.glob("*/*.safetensors"):

@@ -46,14 +46,12 @@ def main() -> None:
     errors = {name: second_look(runs[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
     claims = {name: weigh(found) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
     titles: dict[str, str] = {}  # of every run by its choice's key: the same run may be in several studies
+    every: dict[str, tuple[str, Run]] = {}  # likewise, with the first study that has it
     for name, found in runs.items():
         for run in found:
-            title = f"{name}: {run.cell.name}, {in_words(run.cell)}"
-            titles[run.kept.choice.key] = "; ".join(filter(None, (titles.get(run.kept.choice.key), title)))
-    every: dict[str, tuple[str, Run]] = {}  # with the first study that has it
-    for name, found in runs.items():
-        for run in found:
-            every.setdefault(run.kept.choice.key, (name, run))
+            key, title = run.kept.choice.key, f"{name}: {run.cell.name}, {in_words(run.cell)}"
+            titles[key] = "; ".join(filter(None, (titles.get(key), title)))
+            every.setdefault(key, (name, run))
     explained = {
         titles[key]: {"study": name} | run.explained for key, (name, run) in every.items() if run.explained is not None
     }
