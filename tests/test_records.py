@@ -30,6 +30,11 @@ ABLATIONS = {
     "one layer, smoothing": ["hierarchy=flat"],
     "one layer, plain": ["hierarchy=flat", "train.recipe.smoothing=0"],
 }
+BACKBONES = {
+    f"{name}, {kind}": [f"hierarchy={tree}", f"train.backbone={backbone}"]
+    for name, backbone in (("GoogLeNet", "googlenet"), ("ResNet-34", "resnet34"))
+    for kind, tree in (("plain", "flat"), ("method", "paper"))
+}
 STUDY = {
     "question": "Which tree?",
     "until": "evaluate",
@@ -82,7 +87,7 @@ def choice(seed: int, cell: str) -> Record:
             "key": f"choice-{tree}-{seed}",
             "kind": "choice",
             "columns": {"survey": "mine"} | columns,
-            "parameters": study.compose([*MINE, *(CELLS | ABLATIONS)[cell], f"train.seed={seed}"]),
+            "parameters": study.compose([*MINE, *(CELLS | ABLATIONS | BACKBONES)[cell], f"train.seed={seed}"]),
             "nodes": {"root": f"node-{seed}"},
             "metrics": {"validation_accuracy": 0.9, "validation_mean_recall": 0.8, "cost_seconds": 4.0},
             "is_finished": True,
@@ -279,6 +284,29 @@ def test_the_papers_claims_are_weighed_by_paired_runs(project: Path) -> None:
     text = Path("docs/results.md").read_text()
     assert "| smoothing helps | open | +0.28 |" in text
     assert "`resnet10t` at 64 px of the central 256, recipe `quick`, 3 epochs" in text
+
+
+def test_a_backbone_with_the_method_is_set_against_itself_without(project: Path) -> None:
+    plan(STUDY | {"seeds": [1], "cells": BACKBONES})
+    wrong = {"GoogLeNet, plain": [*range(12)], "GoogLeNet, method": [0], "ResNet-34, plain": [2]}
+    for cell, of_cell in wrong.items():
+        keep(1, cell, of_cell)
+    report.main()
+    comparisons = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["comparisons"]
+    assert list(comparisons) == ["GoogLeNet, method"]
+    assert comparisons["GoogLeNet, method"]["test"]["difference"] == pytest.approx(0.55)
+    text = Path("docs/results.md").read_text()
+    assert "| GoogLeNet | 40.00 | 95.00 | +55.00 |" in text
+    assert "| ResNet-34 | 95.00 |  |  |  |  | 95.07 | 95.97 | +0.90 |" in text
+    assert "Of 1 backbones the method gains with 1 and loses with 0" in text
+
+
+def test_the_split_of_each_class_stands_beside_the_papers(project: Path) -> None:
+    keep(1, "one layer", [0])
+    report.main()
+    text = Path("docs/results.md").read_text()
+    assert "| the paper | training | 6747 | 6455 | 462 | 3122 | 6245 | 23031 |" in text
+    assert "| survey `mine` | training | 6749 | 6455 | 463 | 3122 | 6245 | 23034 |" in text
 
 
 def test_a_claim_needs_every_interval_on_one_side() -> None:

@@ -122,14 +122,12 @@ def page(
 
 
 def _splits(studies: dict[str, dict[str, Any]]) -> str:
-    rows = [["the paper", name, *numbers, sum(numbers)] for name, numbers in SPLITS.items()]
-    used: dict[tuple[str, str], int] = {}
+    splits = {"the paper": SPLITS}
     for study in studies.values():
         for cell in study["cells"].values():
-            if cell["runs"] and study["until"] == "evaluate" and "pooled" not in cell:
-                for part, galaxies in cell["galaxies"].items():  # some studies train on fewer
-                    used[cell["survey"], part] = max(galaxies, used.get((cell["survey"], part), 0))
-    rows += [[f"survey `{survey}`", part, *[""] * len(CLASSES), galaxies] for (survey, part), galaxies in used.items()]
+            if cell["runs"] and cell["classes"]:
+                splits[f"survey `{cell['survey']}`"] = cell["classes"]
+    rows = [[whose, part, *numbers, sum(numbers)] for whose, parts in splits.items() for part, numbers in parts.items()]
     said = "The collectors of `labels` selected with >= where the paper has >, which leaves a few more to train on.\n"
     return "## Splits (the paper's Table 2)\n\n" + table(["", "", *CLASSES, "total"], rows) + "\n" + said
 
@@ -238,7 +236,9 @@ def _study(name: str, study: dict[str, Any]) -> str:
     parts.append("Common to all: " + ", ".join(f"`{choice}`" for choice in study["common"]) + ".\n")
     evaluated = study["until"] == "evaluate"
     parts += [_overview(cells, evaluated), WHAT_IS_WHAT + "\n"]
-    if study["comparisons"]:
+    if any(title.partition(", ")[0] in BACKBONES for title in cells):
+        parts.append(_gains(study))
+    elif study["comparisons"]:
         parts.append(_comparisons(study, evaluated))
     if evaluated:
         parts.append(_per_class(cells))
@@ -324,13 +324,36 @@ def _comparisons(study: dict[str, Any], evaluated: bool) -> str:
             test = found["test"]
             differences = [[test["difference"]], test["over_pairs"] or [], test["over_galaxies"]]
             row += [_differences(values, "share") for values in differences]
-            row += [
-                "; ".join(
-                    f"{one['only_this_right']}, {one['only_first_right']}, {one['p']:.2g}" for one in found["mcnemar"]
-                )
-            ]
+            row.append(_mcnemar(found["mcnemar"]))
         rows.append(row)
     return table(header, rows)
+
+
+def _mcnemar(found: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{one['only_this_right']}, {one['only_first_right']}, {one['p']:.2g}" for one in found)
+
+
+def _gains(study: dict[str, Any]) -> str:
+    """The paper's Table 7: each backbone plain and with the method, beside the paper's two."""
+    header = ["test accuracy (Table 7)", "plain", "method", "gain", "over galaxies"]
+    header += ["McNemar: only the method right, only the plain, p", "paper: plain", "paper: method", "paper: gain"]
+    rows, intervals = [], []
+    for backbone, papers in BACKBONES.items():
+        row = [backbone]
+        for kind in ("plain", "method"):
+            cell = study["cells"].get(f"{backbone}, {kind}", {"runs": []})
+            row.append(_spread(cell["over_runs"]["accuracy"]) if cell["runs"] else "")
+        test = study["comparisons"].get(f"{backbone}, method", {}).get("test")
+        if test:
+            intervals.append(test["over_galaxies"])
+            row += [_differences(values, "share") for values in ([test["difference"]], test["over_galaxies"])]
+            row.append(_mcnemar(study["comparisons"][f"{backbone}, method"]["mcnemar"]))
+        else:
+            row += [""] * 3
+        rows.append([*row, *map(percent, papers), _differences([papers[1] - papers[0]], "share")])
+    gains, losses = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
+    said = f"Of {len(intervals)} backbones the method gains with {gains} and loses with {losses}, by the interval over "
+    return table(header, rows) + "\n" + said + "galaxies; in the paper it gains with all ten.\n"
 
 
 def _per_class(cells: dict[str, Any]) -> str:
@@ -372,7 +395,7 @@ def _choices(cells: dict[str, Any]) -> str:
 def _costs(cells: dict[str, Any], folds: list[int]) -> str:
     runs = [run for cell in cells.values() for run in cell["runs"]]
     costs = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
-    machines = ", ".join(sorted({f"{run['hardware']} ({run['device']})" for run in runs}))
+    machines = ", ".join(sorted({f"{run['hardware']} ({run['device']}, {run['precision']})" for run in runs}))
     counts = next(iter(cells.values()))["galaxies"]
     galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
     splits = {cell["split_sha256"][:12] for cell in cells.values()}

@@ -22,9 +22,10 @@ from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
 from hiwl.hierarchy import Ints
 from hiwl.pages import page
-from hiwl.paper import CLASSES
+from hiwl.paper import BACKBONES, CLASSES
 from hiwl.recipe import best_epochs
 from hiwl.record import Kept, Record, definition, read_results, results
+from hiwl.split import NAMES, SplitParams, counts
 from hiwl.study import Cell, Study, cells, on_record, read_study, study_names
 from hiwl.votes import ID
 
@@ -43,7 +44,6 @@ def main() -> None:
     runs = {name: find_runs(study, planned[name], kept) for name, study in studies.items()}
     redrawn = read_redrawn()
     numbers = {name: summarise(study, planned[name], runs[name]) for name, study in studies.items()}
-    errors = {name: second_look(runs[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
     claims = {name: weigh(found) for name, found in runs.items() if studies[name].cells.keys() >= CLAIMING}
     titles: dict[str, str] = {}  # of every run by its choice's key: the same run may be in several studies
     every: dict[str, tuple[str, Run]] = {}  # likewise, with the first study that has it
@@ -52,6 +52,8 @@ def main() -> None:
             key, title = run.kept.choice.key, f"{name}: {run.cell.name}, {in_words(run.cell)}"
             titles[key] = "; ".join(filter(None, (titles.get(key), title)))
             every.setdefault(key, (name, run))
+    own = {name: [run for first, run in every.values() if first == name] for name in studies}
+    errors = {name: second_look(own[name], redrawn) for name, study in studies.items() if study.until == "evaluate"}
     explained = {
         titles[key]: {"study": name} | run.explained for key, (name, run) in every.items() if run.explained is not None
     }
@@ -130,7 +132,7 @@ def find_runs(study: Study, planned: list[Cell], kept: list[Kept]) -> list[Run]:
 def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, Any]:
     """Everything that a study's part of the page says."""
     of_cell = {name: [run for run in runs if run.cell.name == name] for name in study.cells}
-    first = next(iter(of_cell.values()))
+    bases = {name: of_cell[base] for name in study.cells if (base := _base(name, study))}
     return {
         "question": study.question,
         "until": study.until,
@@ -143,10 +145,17 @@ def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, A
             | (_summarise_cell(study, found) if found else {"runs": []})
             for name, found in of_cell.items()
         },
-        "comparisons": {
-            name: _compare(found, first) for name, found in of_cell.items() if found is not first and found and first
-        },
+        "comparisons": {name: _compare(of_cell[name], base) for name, base in bases.items() if of_cell[name] and base},
     }
+
+
+def _base(cell: str, study: Study) -> str | None:
+    """What a cell is set against: the study's first, but with the paper's method its backbone's plain model."""
+    backbone, _, kind = cell.partition(", ")
+    if backbone in BACKBONES:
+        return f"{backbone}, plain" if kind == "method" else None
+    first = next(iter(study.cells))
+    return None if cell == first else first
 
 
 def _answers(study: Study, kept: Kept) -> pd.DataFrame | None:
@@ -175,6 +184,7 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
         "galaxies": runs[0].kept.choice.data["counts"]
         | ({"test": described[0]["galaxies"]} if study.until == "evaluate" else {}),
         "survey": runs[0].kept.choice.columns["survey"],
+        "classes": _of_classes(runs[0].kept.choice),
         "split_sha256": runs[0].kept.choice.data["sources"]["splits.csv"],
         "recipes": {name: run.parameters["train"]["recipe"] for name, run in runs[0].kept.nodes.items()},
         "setting": _setting(runs[0]),
@@ -198,6 +208,18 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
         if study.folds:
             found["pooled"] = _pooled([run for run in runs if run.cell.seed == study.seeds[0]])
     return found
+
+
+def _of_classes(choice: Record) -> dict[str, list[int]] | None:
+    """Of a survey whose classes are counted in its parameters: the galaxies of each class in each part of its split.
+
+    As the split's own rule has them, which `hiwl split` held the split to; None of folds and of thinned training.
+    """
+    expected, params = choice.parameters["select"]["expected"], SplitParams.parse(choice.parameters["split"], "split")
+    if set(expected or ()) != set(CLASSES) or params.fold is not None or params.training is not None:
+        return None
+    parts = [counts(expected[name], params) for name in CLASSES]
+    return {"clean": [expected[name] for name in CLASSES]} | {part: [of[part] for of in parts] for part in NAMES}
 
 
 def _setting(run: Run) -> dict[str, Any]:
@@ -228,6 +250,7 @@ def _describe(run: Run) -> dict[str, Any]:
         "cost_seconds": float(choice.metrics["cost_seconds"]),
         "hardware": choice.environment["machine"],
         "device": choice.environment["device"],
+        "precision": next(iter(run.kept.nodes.values())).environment.get("precision", "32-true"),
         "commit": choice.environment["commit"][:8],
     }
     if run.answers is not None:
