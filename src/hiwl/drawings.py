@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
-from hiwl.figures import headless_pyplot
+from hiwl.figures import draw_confusion, headless_pyplot
 from hiwl.layout import EXPLAINED
-from hiwl.paper import ABLATIONS, CLASSES
+from hiwl.paper import CLASSES, papers_accuracy
 from hiwl.record import Kept
 
 TEMPLATE = """\
@@ -82,8 +82,8 @@ def _accuracies(study: dict[str, Any], cells: dict[str, Any]) -> bytes:
         found = [100 * run[value] for run in cell["runs"]]
         axes.plot(found, [row] * len(found), "o", color="tab:blue", alpha=0.6)
         axes.plot([np.mean(found)] * 2, [row - 0.3, row + 0.3], color="black")
-        if evaluated and title in ABLATIONS:
-            axes.plot(100 * ABLATIONS[title][0], row, "D", color="tab:red", label="paper (B1, 240 px)")
+        if evaluated and (papers := papers_accuracy(title)):
+            axes.plot(100 * papers, row, "D", color="tab:red", label="the paper's")
     axes.set_yticks(range(len(cells)), list(cells))
     axes.invert_yaxis()
     axes.set_xlabel(("test" if evaluated else "validation") + " accuracy, per cent")
@@ -125,17 +125,8 @@ def _confusions(cells: dict[str, Any]) -> bytes:
     for place in axes.flat[len(cells) :]:
         place.axis("off")
     for place, (title, cell) in zip(axes.flat, cells.items(), strict=False):
-        counts = np.array(cell["confusion"])
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        place.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.5 else "black"
-            place.text(
-                column, row, f"{counts[row, column]}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=7
-            )
-        place.set_xticks(range(len(CLASSES)), CLASSES)
-        place.set_yticks(range(len(CLASSES)), CLASSES)
-        place.set(title=title, xlabel="said to be", ylabel="is")
+        draw_confusion(place, np.array(cell["confusion"]), CLASSES, size=7)
+        place.set(title=title)
     return _png(figure)
 
 

@@ -17,7 +17,7 @@ from hiwl import tracking
 from hiwl.calibration import calibration_error
 from hiwl.classifier import Classifier, device_of
 from hiwl.dataset import read_split
-from hiwl.figures import headless_pyplot
+from hiwl.figures import draw_confusion, headless_pyplot
 from hiwl.files import replacing_folder, write_json
 from hiwl.hierarchy import Ints, Routed
 from hiwl.layout import CHOICE, CHOICE_FILE, NODES, REPORTS
@@ -123,26 +123,12 @@ def answers_table(galaxies: Ints, labels: Ints, routed: Routed, classes: list[st
 
 
 def _draw_confusion(labels: Ints, predicted: Ints, classes: list[str], survey: str, path: Path) -> None:
-    from sklearn.metrics import ConfusionMatrixDisplay
-
     pyplot = headless_pyplot()
-    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    rows = counts.sum(axis=1, keepdims=True).clip(min=1)
-    display = ConfusionMatrixDisplay(counts / rows, display_labels=classes)
-    display.plot(cmap="Blues", include_values=False, im_kw={"vmin": 0, "vmax": 1})
-    for (row, column), count in np.ndenumerate(counts):
-        share = count / rows[row, 0]
-        display.ax_.text(
-            column,
-            row,
-            f"{count}\n{share:.1%}",
-            ha="center",
-            va="center",
-            color="white" if share > 0.5 else "black",
-        )
-    display.ax_.set(title=f"{survey}: {len(labels)} test galaxies", xlabel="said to be", ylabel="is")
-    display.figure_.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(display.figure_)
+    figure, axes = pyplot.subplots(layout="constrained")
+    draw_confusion(axes, confusion_matrix(labels, predicted, labels=range(len(classes))), classes, size=9)
+    axes.set(title=f"{survey}: {len(labels)} test galaxies")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def _draw_curves(nodes: dict[str, Record], survey: str, path: Path) -> None:

@@ -20,6 +20,7 @@ from hiwl.paper import (
     SPLITS,
     VALIDATION_ACCURACY,
     paper_metrics,
+    papers_accuracy,
     passes,
 )
 
@@ -284,21 +285,13 @@ def _overview(cells: dict[str, Any], evaluated: bool) -> str:
         if evaluated:
             row += [_spread(over["accuracy"]), _interval(cell.get("pooled", cell)["accuracy_interval"])]
             row += [_spread(over["mean_recall"]), _spread(cell["per_class"]["CSS"]["recall"])]
-            row += [_spread(over["calibration_error"]), _papers(title)]
+            papers = papers_accuracy(title)
+            row += [_spread(over["calibration_error"]), percent(papers) if papers else ""]
         row += [" + ".join(str(n) for n in first["epochs"].values()), str(first["passes"])]
         rows.append([*row, f"{over['cost_seconds']['mean']:.0f}"])
     if evaluated:
         rows.append(_paper_row(len(header)))
     return table(header, rows)
-
-
-def _papers(title: str) -> str:
-    if title in ABLATIONS:
-        return percent(ABLATIONS[title][0])
-    backbone, _, kind = title.partition(", ")
-    if backbone in BACKBONES and kind in ("plain", "method"):
-        return percent(BACKBONES[backbone][kind == "method"])
-    return ""
 
 
 def _paper_row(length: int) -> list[str]:

@@ -66,6 +66,16 @@ OTHERS = [
 ]
 
 
+def papers_accuracy(cell: str) -> float | None:
+    """What the paper reports of a study's cell: of an ablation, or of a `<backbone>, plain` or `<backbone>, method`."""
+    if cell in ABLATIONS:
+        return ABLATIONS[cell][0]
+    backbone, _, kind = cell.partition(", ")
+    if backbone in BACKBONES and kind in ("plain", "method"):
+        return BACKBONES[backbone][kind == "method"]
+    return None
+
+
 def passes(part: str) -> int:
     """Galaxies of a part of its split that the paper's two layers looked at, over all epochs."""
     of_class = dict(zip(CLASSES, SPLITS[part], strict=True))
