@@ -1,0 +1,52 @@
+"""A training step on a CPU in mixed precision (HIWL_PRECISION=bf16-mixed) against single, of several backbones."""
+
+import os
+import time
+
+from common import machine, spread
+
+BACKBONES = {"tf_efficientnet_lite0": 64, "resnet34": 64, "resnet50": 64, "zhu_resnet26": 64, "dieleman": 45}
+BATCH, STEPS, ROUNDS = 64, 4, 3
+
+
+def main() -> None:
+    import torch
+    from lightning_fabric import Fabric
+
+    import hiwl  # noqa: F401
+    from hiwl.backbone import create
+    from hiwl.memory import keep_freed_memory
+    from hiwl.params import read_section
+    from hiwl.train import TrainParams, set_up
+
+    keep_freed_memory()
+    plan = TrainParams.parse(read_section("train"), "train").recipe
+    fast = torch.cpu._is_avx512_bf16_supported()
+    print(machine(), f"{'with' if fast else 'without'} AVX512-BF16, batch {BATCH}, {STEPS} steps a run")
+
+    def images_a_second(name: str, precision: str) -> float:
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        model, optimiser = set_up(fabric, create(name, 5, "scratch", None).model.train(), plan, compiled=False)
+        inputs = torch.randn(BATCH, 3, BACKBONES[name], BACKBONES[name]).to(memory_format=torch.channels_last)
+        target = torch.zeros(BATCH, dtype=torch.long)
+        started = 0.0
+        for number in range(2 + STEPS):
+            if number == 2:
+                started = time.perf_counter()
+            optimiser.zero_grad()
+            fabric.backward(torch.nn.functional.cross_entropy(model(inputs).float(), target))
+            optimiser.step()
+        return STEPS * BATCH / (time.perf_counter() - started)
+
+    for name in BACKBONES:
+        found: dict[str, list[float]] = {"32-true": [], "bf16-mixed": []}
+        for _ in range(ROUNDS):
+            for precision, speeds in found.items():
+                speeds.append(images_a_second(name, precision))
+        ratios = [mixed / single for single, mixed in zip(*found.values(), strict=True)]
+        print(f"{name}: {spread(found['bf16-mixed'], 'images/s')} against {spread(found['32-true'], 'images/s')}")
+        print(f"{name}, ratio bf16-mixed / 32-true: {spread(ratios, 'times')}")
+
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as hiwl.cli sets it
+main()
