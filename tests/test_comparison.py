@@ -1,9 +1,10 @@
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hiwl.comparison import Pair, Run, mcnemar, mean_with_interval, over_galaxies, over_pairs
+from hiwl.comparison import Pair, Run, mcnemar, mean_with_interval, over_galaxies, over_pairs, pairs
 from hiwl.study import Cell
 
 
@@ -28,6 +29,16 @@ def of(number: int, fold: int | None = None) -> list[Pair]:
     record: Any = None
     runs = [Run(Cell("", seed, fold, [], ""), record, None, None) for seed in range(number)]
     return [(run, run) for run in runs]
+
+
+def test_only_runs_of_one_seed_fold_and_precision_are_paired() -> None:
+    def run(seed: int, precision: str, fold: int | None = None) -> Run:
+        kept: Any = SimpleNamespace(nodes={"root": SimpleNamespace(environment={"precision": precision})})
+        return Run(Cell("", seed, fold, [], ""), kept, None, None)
+
+    base = [run(1, "32-true"), run(2, "32-true"), run(3, "bf16-mixed"), run(4, "32-true", fold=1)]
+    mine = [run(1, "32-true"), run(2, "bf16-mixed"), run(3, "bf16-mixed"), run(4, "32-true", fold=2)]
+    assert [(one.cell.seed, other.cell.seed) for one, other in pairs(mine, base)] == [(1, 1), (3, 3)]
 
 
 def test_the_interval_over_pairs_is_students_and_wants_three_of_seeds() -> None:

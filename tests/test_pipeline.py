@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -190,6 +192,27 @@ def test_what_was_pushed_is_pulled_elsewhere_and_restored(project: Project, tmp_
     clone.run("hiwl", "restore")
     assert len(runs(clone)) == 2
     assert len(store(clone).search_model_versions("name = 'hiwl'")) == 1
+
+
+def test_a_borrowed_machine_trains_without_dvc_mlflow_and_great_expectations(project: Project, tmp_path: Path) -> None:
+    absent = ("dvc", "mlflow", "great_expectations", "galsim", "onnx", "boto", "kaggle")
+    there = tmp_path / "there"
+    there.mkdir()
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not path.name.lower().startswith(absent):
+            (there / path.name).symlink_to(path)
+    project.change(train=project.read()["train"] | {"seed": 2})
+    shutil.rmtree(project.folder / "models/served")  # of another choice
+    for command in (["train", "root"], ["choose"], ["evaluate"]):
+        # -S: nothing of what is installed here but what lies in `there`.
+        python = [sys.executable, "-S", "-m", "hiwl.cli"]
+        said = project.run(*python, *command, PYTHONPATH=f"src{os.pathsep}{there}").stdout
+        assert "Traceback" not in said
+    assert not (project.folder / "mlflow.db").exists()
+    project.run("hiwl", "restore")
+    table = runs(project)
+    assert set(table["tags.hiwl.kind"]) == {"node", "choice"}
+    assert set(table["params.seed"]) == {"2"}
 
 
 def test_what_was_not_evaluated_is_not_registered(project: Project) -> None:

@@ -196,7 +196,9 @@ def test_over_folds_every_galaxy_counts_once_for_a_seed(project: Path) -> None:
     cell = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["cells"]["one layer"]
     assert cell["pooled"]["galaxies"] == 40
     assert cell["pooled"]["accuracy"] == 0.95
-    assert "| trees: one layer, 2 of 2 folds | 90.00 | 80.00 | 95.00 |" in Path("docs/results.md").read_text()
+    text = Path("docs/results.md").read_text()
+    assert "| trees: one layer, 2 of 2 folds | 90.00 | 80.00 |  | 95.00 |" in text
+    assert "| one layer | 87.50 (52.91 to 97.76) | 87.50 (52.91 to 97.76) |" in text  # of eight galaxies, not of four
 
 
 def explain(path: Path, clusters: dict[str, float], shares: dict[str, float]) -> None:
@@ -307,6 +309,43 @@ def test_the_split_of_each_class_stands_beside_the_papers(project: Path) -> None
     text = Path("docs/results.md").read_text()
     assert "| the paper | training | 6747 | 6455 | 462 | 3122 | 6245 | 23031 |" in text
     assert "| survey `mine` | training | 6749 | 6455 | 463 | 3122 | 6245 | 23034 |" in text
+
+
+def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> None:
+    for seed, accuracy in ((1, 0.29), (2, 0.3)):  # of the validation set 843 in 2878 are CRS
+        keep(seed, "one layer", [0])
+        path = next(Path("results/mine").glob(f"one-layer-seed{seed}-*.json"))
+        content = json.loads(path.read_text())
+        for row in content["nodes"]["root"]["history"]:
+            row["validation_accuracy"] = accuracy
+        path.write_text(json.dumps(content))
+    report.main()
+    assert "commonest class: `root` of one layer in 1 of 2 runs (29.29)." in Path("docs/results.md").read_text()
+
+
+def test_what_is_meant_for_cigars_or_calibration_is_judged_by_these_too(project: Path) -> None:
+    plan(STUDY | {"seeds": [1, 2, 3]})
+    for seed in (1, 2, 3):
+        for cell, accuracy, cigars in (("two layers", 0.9, 0.5), ("one layer", 0.9 - 0.01 * seed, 0.7)):
+            keep(seed, cell, [0])
+            path = next(Path("results/mine").glob(f"{cell.replace(' ', '-')}-seed{seed}-*.json"))
+            content = json.loads(path.read_text())
+            content["choice"]["metrics"] |= {"validation_accuracy": accuracy, "validation_recall_CSS": cigars}
+            path.write_text(json.dumps(content))
+    report.main()
+    found = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["comparisons"]["one layer"]
+    assert found["validation"]["accuracy"]["mean"] == pytest.approx(-0.02)
+    assert found["validation"]["accuracy"]["verdict"] == "open"
+    assert found["validation"]["recall_CSS"]["mean"] == pytest.approx(0.2)
+    assert "calibration_error" not in found["validation"]  # which these records do not have
+    text = Path("docs/results.md").read_text()
+    assert "| one layer | 3 | -2.00 ± 1.00 | -4.48, +0.48 | open | +0.00 ± 0.00 | +20.00 ± 0.00 |  |" in text
+
+
+def test_a_study_that_a_run_belongs_to_is_known_by_its_definition(project: Path) -> None:
+    run = definition(study.compose([*MINE, *CELLS["one layer"], "train.seed=2"]))
+    assert study.questions_of(run) == {"trees": "Which tree?"}
+    assert study.questions_of("another") == {}
 
 
 def test_a_claim_needs_every_interval_on_one_side() -> None:

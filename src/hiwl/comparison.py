@@ -38,14 +38,23 @@ class Run(NamedTuple):
         """Images that training looked at, over all nodes and epochs."""
         return sum(len(run.history) * run.data["counts"]["training"] for run in self.kept.nodes.values())
 
+    @property
+    def precisions(self) -> frozenset[str]:
+        """Of the arithmetic in its trainings; the earliest records, which do not say it, are of single precision."""
+        return frozenset(node.environment.get("precision", "32-true") for node in self.kept.nodes.values())
+
 
 Pair = tuple[Run, Run]
 
 
 def pairs(runs: list[Run], base: list[Run]) -> list[Pair]:
-    """Same seed and fold with same seed and fold; those that stand alone are left out."""
-    other = {(run.cell.seed, run.cell.fold): run for run in base}
-    return [(run, other[key]) for run in runs if (key := (run.cell.seed, run.cell.fold)) in other]
+    """Same seed, fold and precision with the same; those that stand alone are left out."""
+    other = {_partner(run): run for run in base}
+    return [(run, other[key]) for run in runs if (key := _partner(run)) in other]
+
+
+def _partner(run: Run) -> tuple[int, int | None, frozenset[str]]:
+    return run.cell.seed, run.cell.fold, run.precisions
 
 
 def on_test(paired: list[Pair], of_class: str | None = None) -> dict[str, Any]:

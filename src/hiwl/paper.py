@@ -54,6 +54,7 @@ BACKBONES = {
 # Table 8: accuracies that other papers report, each on galaxies and classes of its own.
 OTHERS = [
     ("ANN (Reza 2021)", 0.982, 4),
+    ("HIWL, validation", VALIDATION_ACCURACY, 5),
     ("Jimenez 2020", 0.9643, 2),
     ("HIWL, test", 0.9632, 5),
     ("ResNet-26 (Zhu 2019)", 0.9521, 5),

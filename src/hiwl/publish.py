@@ -23,9 +23,10 @@ from hiwl.evaluate import measure_routed, test_metrics
 from hiwl.files import digest, replacing_folder, sha256, write_json, write_text
 from hiwl.layout import PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.memory import keep_freed_memory
-from hiwl.record import Record, check_data, read_evaluated, results_folder
+from hiwl.record import Record, check_data, definition, read_evaluated, results_folder
 from hiwl.register import bundle
 from hiwl.settings import settings
+from hiwl.study import questions_of
 
 SUMS = "SHA256SUMS"
 CARD = Path(__file__).with_name("card.md.jinja")
@@ -88,7 +89,8 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "record": record,
         "choice": choice,
         "counts": ", ".join(f"{n} {part}" for part, n in (counts | {"test": len(labels)}).items()),
-        "split": sha256(SPLITS_TABLE)[:12],
+        "split": sha256(SPLITS_TABLE),
+        "questions": questions_of(definition(record.parameters)),
         "temperatures": ", ".join(f"{value:.3f}" for value in choice["temperatures"].values()),
         "files": files,
         "recipe": json.dumps({"recipe": train["recipe"], "nodes": train["nodes"]}, indent=1),

@@ -14,14 +14,14 @@ from sklearn.metrics import confusion_matrix
 
 from hiwl import reading
 from hiwl.calibration import calibration_error
-from hiwl.claims import CLAIMING, weigh
+from hiwl.claims import CLAIMING, verdict, weigh
 from hiwl.comparison import Run, mcnemar, on_test, over_galaxies, over_pairs, pairs
 from hiwl.drawings import draw_page
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
-from hiwl.hierarchy import Ints
-from hiwl.pages import page
+from hiwl.hierarchy import Ints, Tree
+from hiwl.pages import ON_VALIDATION, page
 from hiwl.paper import BACKBONES, CLASSES
 from hiwl.recipe import best_epochs
 from hiwl.record import Kept, Record, definition, read_results, results
@@ -222,6 +222,20 @@ def _of_classes(choice: Record) -> dict[str, list[int]] | None:
     return {"clean": [expected[name] for name in CLASSES]} | {part: [of[part] for of in parts] for part in NAMES}
 
 
+def _commonest(choice: Record) -> dict[str, float]:
+    """By node: the accuracy on validation of always answering its commonest child; of surveys counted beforehand."""
+    expected, params = choice.parameters["select"]["expected"], SplitParams.parse(choice.parameters["split"], "split")
+    tree = Tree(choice.parameters["hierarchy"])
+    if set(expected or ()) != set(tree.classes):
+        return {}
+    number = {name: counts(expected[name], params)["validation"] for name in tree.classes}
+    found = {}
+    for node, children in tree.nodes.items():
+        of_child = [sum(number[leaf] for leaf in tree.leaves(child)) for child in children]
+        found[node] = max(of_child) / sum(of_child)
+    return found
+
+
 def _setting(run: Run) -> dict[str, Any]:
     """What a run was, by the names that people compare runs by; `crop`: the pixels of a picture that it sees."""
     columns, pack = run.kept.choice.columns, run.kept.choice.parameters["pack"]
@@ -245,12 +259,13 @@ def _describe(run: Run) -> dict[str, Any]:
             ]
             for name, node in run.kept.nodes.items()
         },
+        "commonest": _commonest(choice),
         **{name: value for name, value in choice.metrics.items() if name.startswith("validation_")},
         "trainings": {node.key: _cost(node) for node in run.kept.nodes.values()},
         "cost_seconds": float(choice.metrics["cost_seconds"]),
         "hardware": choice.environment["machine"],
         "device": choice.environment["device"],
-        "precision": next(iter(run.kept.nodes.values())).environment.get("precision", "32-true"),
+        "precision": " and ".join(sorted(run.precisions)),
         "commit": choice.environment["commit"][:8],
     }
     if run.answers is not None:
@@ -278,13 +293,16 @@ def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
     """Runs of a cell against the first cell's."""
     paired = pairs(runs, base)
     if not paired:
-        return {"pairs": 0, "validation": None}
-    on_validation = [
-        run.kept.choice.metrics["validation_accuracy"] - first.kept.choice.metrics["validation_accuracy"]
-        for run, first in paired
-    ]
-    found: dict[str, Any] = {"pairs": len(paired)}
-    found["validation"] = _mean(on_validation) | {"over_pairs": over_pairs(paired, on_validation)}
+        return {"pairs": 0, "validation": {}}
+    found: dict[str, Any] = {"pairs": len(paired), "validation": {}}
+    for name in ON_VALIDATION:
+        sides = [[one.kept.choice.metrics.get(f"validation_{name}") for one in pair] for pair in paired]
+        gaps = [mine - theirs for mine, theirs in sides if mine is not None and theirs is not None]
+        if len(gaps) == len(paired):
+            interval = over_pairs(paired, gaps)
+            found["validation"][name] = _mean(gaps) | {"over_pairs": interval}
+            if not any(run.cell.fold is not None for run, _ in paired):  # folds have no such interval
+                found["validation"][name]["verdict"] = verdict(len(gaps), interval, None)
     if runs[0].answers is not None:
         found["test"] = on_test(paired)
         found["mcnemar"] = []

@@ -89,6 +89,12 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
+def questions_of(run: str) -> dict[str, str]:
+    """By name, what the studies ask that have a run of this definition (:func:`hiwl.record.definition`)."""
+    studies = {name: read_study(name) for name in study_names()}
+    return {name: one.question for name, one in studies.items() if run in {cell.definition for cell in cells(one)}}
+
+
 def cells(study: Study) -> list[Cell]:
     """Every run of a study: all cells with the first seed, then all with the second, and so on."""
     folds: list[int | None] = [*study.folds] or [None]
