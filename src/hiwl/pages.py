@@ -7,22 +7,19 @@ import numpy as np
 from scipy.stats import fisher_exact
 
 from hiwl import redraw
-from hiwl.markdown import table
+from hiwl.markdown import between, gaps, percent, spread, table
 from hiwl.paper import (
     ABLATIONS,
-    BACKBONES,
     CHECKPOINTS,
     CLASSES,
     CONFUSION,
-    EPOCH_SECONDS,
-    EPOCHS,
     OTHERS,
     SPLITS,
     VALIDATION_ACCURACY,
     paper_metrics,
-    papers_accuracy,
     passes,
 )
+from hiwl.study_part import ON_VALIDATION, checkpoints, confusion, details, idle_nodes, setting_of, study_part
 
 INTRODUCTION = """\
 # Results
@@ -113,16 +110,6 @@ Each on galaxies and classes of its own, so that none can be set above another. 
 A&A 683, A42) reports more than 98 % of accuracy, precision, recall and F1 on five classes; its protocol was not at
 hand.
 """
-ON_VALIDATION = ("accuracy", "mean_recall", "recall_CSS", "calibration_error")
-BETTER = {"holds": "yes", "contradicted": "worse"}
-WHAT_IS_BETTER = """\
-`better?` goes by validation accuracy and its interval over pairs of seeds alone. The differences of mean recall, recall
-of CSS and ECE (less is better), all on validation, stand beside it: something may be meant for these.
-"""
-WHAT_IS_WHAT = """\
-`epochs` of each node and `passes`, the images that training looked at: of the first run; `s`: training and validation,
-wall clock, on machines that did other work beside. The epoch is chosen on validation, and where a temperature was
-fitted, it was on validation too; the earliest records have no ECE of validation."""
 
 
 def page(
@@ -135,7 +122,7 @@ def page(
     """The whole page."""
     done = {name: study for name, study in studies.items() if any(cell["runs"] for cell in study["cells"].values())}
     parts = [INTRODUCTION, _reached(studies), *_claims(claims, studies)]
-    parts += [_study(name, study) for name, study in done.items() if not study["superseded"]]
+    parts += [study_part(name, study) for name, study in done.items() if not study["superseded"]]
     current, earlier = (
         {title: found for title, found in explained.items() if studies[found["study"]]["superseded"] is superseded}
         for superseded in (False, True)
@@ -143,11 +130,11 @@ def page(
     parts += [*_errors(errors, best_cell(studies)), *_explained(FIGURES, current)]
     parts += [*_labels(labels), _splits(studies)]
     parts += [_others(studies), _left_out(studies)]
-    parts += ["# Appendix\n", *(_study(name, study) for name, study in done.items() if study["superseded"])]
+    parts += ["# Appendix\n", *(study_part(name, study) for name, study in done.items() if study["superseded"])]
     parts += _explained(EARLIER_FIGURES, earlier)
-    parts += [_details(name, study) for name, study in done.items() if study["until"] == "evaluate"]
-    parts += ["## Test confusion and checkpoints of the paper\n", _confusion("paper", CONFUSION.tolist())]
-    parts.append(_checkpoints([(node, best) for node, best in CHECKPOINTS.items()]))
+    parts += [details(name, study) for name, study in done.items() if study["until"] == "evaluate"]
+    parts += ["## Test confusion and checkpoints of the paper\n", confusion("paper", CONFUSION.tolist())]
+    parts.append(checkpoints([(node, best) for node, best in CHECKPOINTS.items()]))
     return "\n".join(parts)
 
 
@@ -185,7 +172,7 @@ def _reached(studies: dict[str, Any]) -> str:
     row = ["the paper (B1, 240 px)", percent(VALIDATION_ACCURACY), "", ""]
     for of_paper in papers.values():
         share, interval, _ = _tested(of_paper)
-        row += [percent(share), _interval(interval), "", ""]
+        row += [percent(share), between(interval), "", ""]
     rows = [[*row, percent(papers["CSS"]["precision"])]]
     reached: list[tuple[str, list[float | None], dict[str, Any]]] = []  # title, on validation, and what was tested
     best = dict(filter(None, (best_cell(studies, by) for by in ("accuracy", "mean_recall"))))
@@ -209,7 +196,7 @@ def _reached(studies: dict[str, Any]) -> str:
         for name, ours in {"accuracy": tested, "CSS": tested["per_class"]["CSS"]}.items():
             share, interval, counts = _tested(ours)
             p = fisher_exact(np.array([counts, _tested(papers[name])[2]])).pvalue
-            row += [percent(share), _interval(interval), f"{p:.2g}", _goal(interval, GOALS[name])]
+            row += [percent(share), between(interval), f"{p:.2g}", _goal(interval, GOALS[name])]
         rows.append([*row, percent(tested["per_class"]["CSS"]["precision"])])
     return REACHED + "\n" + table(header, rows)
 
@@ -238,43 +225,16 @@ def _claims(claims: dict[str, list[dict[str, Any]]], studies: dict[str, dict[str
         for claim in found:
             differences = [[claim["paper"]], [claim.get("difference")], claim["each"]]
             differences += [claim.get("over_pairs") or [], claim.get("over_galaxies") or []]
-            row = [claim["text"], claim["verdict"], *(_differences(values, claim["unit"]) for values in differences)]
+            row = [claim["text"], claim["verdict"], *(gaps(values, claim["unit"]) for values in differences)]
             if claim["over_galaxies"]:
                 row[-1] += f" (n = {claim['galaxies']})"
             rows.append([*row, f"{claim['measure']}: {claim['better']} above {claim['worse']}"])
         method = next(cell for cell in (studies[name]["cells"][way] for way in ABLATIONS) if cell["runs"])
         share = method["runs"][0]["passes"] / passes("training")
-        told = f"By runs like this one: {_setting(method)}, {share:.1%} of the passes that the paper made.\n"
-        told += _idle(studies[name]["cells"])
+        told = f"By runs like this one: {setting_of(method)}, {share:.1%} of the passes that the paper made.\n"
+        told += idle_nodes(studies[name]["cells"])
         parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{told}\n{table(header, rows)}")
     return parts
-
-
-def _idle(cells: dict[str, Any]) -> str:
-    """Which nodes are no better than an answer that never changes."""
-    told = []
-    for title, cell in cells.items():
-        for node in cell["runs"][0]["checkpoints"] if cell["runs"] else []:
-            counted = [run for run in cell["runs"] if node in run["commonest"]]
-            # By the best checkpoint; single precision writes the same share a little otherwise.
-            idle = [run for run in counted if run["checkpoints"][node][0][0] < run["commonest"][node] + 1e-6]
-            if idle:
-                shares = sorted({percent(run["commonest"][node]) for run in idle})
-                told.append(f"`{node}` of {title} in {len(idle)} of {len(cell['runs'])} runs ({', '.join(shares)})")
-    if not told:
-        return ""
-    return (
-        f"\nNo better on validation than always answering the commonest class: {'; '.join(told)}. Weighted sampling "
-        "gives up some of that accuracy for the rarer class, but the paper's second layer reaches "
-        f"{percent(max(CHECKPOINTS['narrow'])[0])}: what is said here of two layers is said of second layers that have "
-        "learned less than the paper's.\n"
-    )
-
-
-def _differences(values: Sequence[float | None], unit: str) -> str:
-    """Of shares in per cent, of silhouettes as they are."""
-    scale, digits = (100, 2) if unit == "share" else (1, 3)
-    return ", ".join("" if value is None else f"{scale * value:+.{digits}f}" for value in values)
 
 
 def _labels(labels: dict[str, dict[str, Any]]) -> list[str]:
@@ -282,189 +242,6 @@ def _labels(labels: dict[str, dict[str, Any]]) -> list[str]:
         f"## What the labels allow\n\nSurvey `{survey}`, by `hiwl redraw`.\n\n" + "\n".join(redraw.lines(found)) + "\n"
         for survey, found in labels.items()
     ]
-
-
-def _study(name: str, study: dict[str, Any]) -> str:
-    cells = {title: cell for title, cell in study["cells"].items() if cell["runs"]}
-    done = sum(len(cell["runs"]) for cell in cells.values())
-    parts = [f"## Study `{name}`\n", f"{study['question']}\n", f"{done} of {study['planned']} runs are on record.\n"]
-    parts.append("Common to all: " + ", ".join(f"`{choice}`" for choice in study["common"]) + ".\n")
-    evaluated = study["until"] == "evaluate"
-    parts += [_overview(cells, evaluated), WHAT_IS_WHAT + "\n"]
-    if any(title.partition(", ")[0] in BACKBONES for title in cells):
-        parts.append(_gains(study))
-    elif study["comparisons"]:
-        parts.append(_comparisons(study, evaluated))
-    if evaluated:
-        parts += [_per_class(cells), *filter(None, [_idle(cells).lstrip()])]
-    parts += [_choices(cells), _costs(cells, study["folds"])]
-    return "\n".join(parts)
-
-
-def _details(name: str, study: dict[str, Any]) -> str:
-    """What few will look up."""
-    cells = {title: cell for title, cell in study["cells"].items() if cell["runs"]}
-    said = "Test confusion (rows true, columns said), all runs of a row together:\n"
-    confusions = [_confusion(title, cell["confusion"]) for title, cell in cells.items()]
-    best = [
-        (f"{title}, {node}", best)
-        for title, cell in cells.items()
-        for node, best in cell["runs"][0]["checkpoints"].items()
-    ]
-    return "\n".join([f"## Test confusion and checkpoints of `{name}`\n", said, *confusions, _checkpoints(best)])
-
-
-def _setting(cell: dict[str, Any]) -> str:
-    """What the first of a cell's runs was."""
-    setting = cell["setting"]
-    epochs = " + ".join(str(number) for number in cell["runs"][0]["epochs"].values())
-    return (
-        f"`{setting['backbone']}` at {setting['input']} px of the central {setting['crop']}, "
-        f"recipe `{setting['recipe']}`, {epochs} epochs"
-    )
-
-
-def _overview(cells: dict[str, Any], evaluated: bool) -> str:
-    header = ["", "runs", *(f"validation {value}" for value in ("accuracy", "mean recall", "CSS", "ECE"))]
-    if evaluated:
-        header += ["test accuracy", "95 %", *(f"test {value}" for value in ("mean recall", "CSS", "ECE"))]
-        header += ["paper"]
-    header += ["epochs", "passes", "s"]
-    rows = []
-    for title, cell in cells.items():
-        over, first = cell["over_runs"], cell["runs"][0]
-        row = [title, f"{len(cell['runs'])} of {cell['planned']}"]
-        row += [_spread(over.get(f"validation_{name}")) for name in ("accuracy", "mean_recall", "recall_CSS")]
-        row += [_spread(over.get("validation_calibration_error"))]
-        if evaluated:
-            row += [_spread(over["accuracy"]), _interval(cell.get("pooled", cell)["accuracy_interval"])]
-            row += [_spread(over["mean_recall"]), _spread(cell["per_class"]["CSS"]["recall"])]
-            papers = papers_accuracy(title)
-            row += [_spread(over["calibration_error"]), percent(papers) if papers else ""]
-        row += [" + ".join(str(n) for n in first["epochs"].values()), str(first["passes"])]
-        rows.append([*row, f"{over['cost_seconds']['mean']:.0f}"])
-    if evaluated:
-        rows.append(_paper_row(len(header)))
-    return table(header, rows)
-
-
-def _paper_row(length: int) -> list[str]:
-    paper = paper_metrics()
-    row = ["paper (B1, 240 px)", "1", percent(VALIDATION_ACCURACY), "", "", "", percent(paper["accuracy"])]
-    row += [_interval(paper["accuracy_interval"]), percent(paper["mean_recall"])]
-    seconds = sum(EPOCHS[node] * EPOCH_SECONDS[node] for node in EPOCHS)
-    row += [percent(paper["per_class"]["CSS"]["recall"]), "", "", " + ".join(map(str, EPOCHS.values()))]
-    row += [str(passes("training")), str(seconds)]
-    return row + [""] * (length - len(row))
-
-
-def _comparisons(study: dict[str, Any], evaluated: bool) -> str:
-    first = next(iter(study["cells"]))
-    header = ["against " + first, "pairs", "validation accuracy", "95 % over pairs", "better?"]
-    header += ["mean recall", "CSS", "ECE"]
-    if evaluated:
-        header += ["test accuracy", "95 % over pairs", "over galaxies"]
-        header += ["McNemar: only this right, only the other, p"]
-    rows = []
-    for title, found in study["comparisons"].items():
-        accuracy, *others = (found["validation"].get(name) for name in ON_VALIDATION)
-        row = [title, str(found["pairs"]), _spread(accuracy, signed=True)]
-        row.append(_differences((accuracy or {}).get("over_pairs") or [], "share"))
-        said = (accuracy or {}).get("verdict", "")
-        row.append(BETTER.get(said, said))
-        row += [_spread(other, signed=True) for other in others]
-        if "test" in found:
-            test = found["test"]
-            differences = [[test["difference"]], test["over_pairs"] or [], test["over_galaxies"]]
-            row += [_differences(values, "share") for values in differences]
-            row.append(_mcnemar(found["mcnemar"]))
-        rows.append(row)
-    return table(header, rows) + "\n" + WHAT_IS_BETTER
-
-
-def _mcnemar(found: list[dict[str, Any]]) -> str:
-    return "; ".join(f"{one['only_this_right']}, {one['only_first_right']}, {one['p']:.2g}" for one in found)
-
-
-def _gains(study: dict[str, Any]) -> str:
-    """The paper's Table 7: each backbone plain and with the method, beside the paper's two."""
-    header = ["test accuracy (Table 7)", "plain", "method", "gain", "over galaxies"]
-    header += ["McNemar: only the method right, only the plain, p", "paper: plain", "paper: method", "paper: gain"]
-    rows, intervals = [], []
-    for backbone, papers in BACKBONES.items():
-        row = [backbone]
-        for kind in ("plain", "method"):
-            cell = study["cells"].get(f"{backbone}, {kind}", {"runs": []})
-            row.append(_spread(cell["over_runs"]["accuracy"]) if cell["runs"] else "")
-        test = study["comparisons"].get(f"{backbone}, method", {}).get("test")
-        if test:
-            intervals.append(test["over_galaxies"])
-            row += [_differences(values, "share") for values in ([test["difference"]], test["over_galaxies"])]
-            row.append(_mcnemar(study["comparisons"][f"{backbone}, method"]["mcnemar"]))
-        else:
-            row += [""] * 3
-        rows.append([*row, *map(percent, papers), _differences([papers[1] - papers[0]], "share")])
-    gains, losses = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
-    said = f"Of {len(intervals)} backbones the method gains with {gains} and loses with {losses}, by the interval over "
-    said += "galaxies, which leaves out the noise between trainings; in the paper it gains with all ten.\n"
-    return table(header, rows) + "\n" + said
-
-
-def _per_class(cells: dict[str, Any]) -> str:
-    """Recall, precision and F1 of each class: over folds of all galaxies together, else the mean over runs.
-
-    Recall of one share, a single run's or that of all folds together, has Wilson's interval.
-    """
-    parts = []
-    paper = paper_metrics()["per_class"]
-    for value in ("recall", "precision", "f1"):
-        rows = [[title, *(_of_class(cell, name, value) for name in CLASSES)] for title, cell in cells.items()]
-        for name, (_, recalls) in ABLATIONS.items():
-            if value == "recall" and name in cells:
-                rows.append([f"paper, {name}", *map(percent, recalls)])
-        if value != "recall" or "HIWL" not in cells:
-            rows.append(["paper, HIWL", *(percent(paper[name][value]) for name in CLASSES)])
-        parts.append(table([value, *CLASSES], rows))
-    return "\n".join(parts)
-
-
-def _of_class(cell: dict[str, Any], name: str, value: str) -> str:
-    if "pooled" in cell or len(cell["runs"]) == 1:
-        found = cell.get("pooled", cell["runs"][0])["per_class"][name]
-        interval = f" ({_interval((found['recall_low'], found['recall_high']))})" if value == "recall" else ""
-        return percent(found[value]) + interval
-    return _spread(cell["per_class"][name][value])
-
-
-def _checkpoints(of_nodes: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
-    """The three best validation accuracies of each node, and their epochs."""
-    rows = [
-        [title, ", ".join(f"{percent(accuracy)} ({epoch:.0f})" for accuracy, epoch in best)] for title, best in of_nodes
-    ]
-    return table(["node, first run", "best validation accuracies (epoch)"], rows)
-
-
-def _confusion(title: str, counts: list[list[int]]) -> str:
-    return table([title, *CLASSES], [[CLASSES[i], *row] for i, row in enumerate(counts)])
-
-
-def _choices(cells: dict[str, Any]) -> str:
-    lines = [
-        f"- {title}: {_setting(cell)}" + "".join(f", `{choice}`" for choice in cell["choices"])
-        for title, cell in cells.items()
-    ]
-    return "\n".join(["What each row was, and what it chose beyond the common:", "", *lines, ""])
-
-
-def _costs(cells: dict[str, Any], folds: list[int]) -> str:
-    runs = [run for cell in cells.values() for run in cell["runs"]]
-    costs = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
-    machines = ", ".join(sorted({f"{run['hardware']} ({run['device']}, {run['precision']})" for run in runs}))
-    counts = next(iter(cells.values()))["galaxies"]
-    galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
-    splits = {cell["split_sha256"][:12] for cell in cells.values()}
-    split = "in the first fold" if folds else ", ".join(f"split `{name}`" for name in sorted(splits))
-    return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
 
 
 def _errors(errors: dict[str, dict[str, dict[str, Any]]], best: tuple[str, dict[str, Any]] | None) -> list[str]:
@@ -478,7 +255,7 @@ def _errors(errors: dict[str, dict[str, dict[str, Any]]], best: tuple[str, dict[
                         row = [f"{count['galaxies']} of {count['of']}" if "of" in count else f"{count['galaxies']}"]
                         row += [f"{count[who]}" for who in ("label", "other", "another", "unsure")]
                         share = count["label"] / max(1, count["label"] + count["other"])
-                        row += [f"{percent(share)} ({_interval(count['interval'])})"]
+                        row += [f"{percent(share)} ({between(count['interval'])})"]
                         row += ["" if count.get("weighted") is None else percent(count["weighted"])]
                         read.append([f"{name}: {cell}, {run}", reader, KINDS[kind], *row])
             is_told = found["readings"] or (best and best[0] == f"{name}: {cell}")
@@ -543,7 +320,7 @@ def _others(studies: dict[str, Any]) -> str:
     rows = [[title, percent(value), classes] for title, value, classes in OTHERS]
     if best := best_cell(studies):
         title, cell = best
-        ours = f"{_spread(cell['over_runs']['accuracy'])} ({_interval(cell['accuracy_interval'])})"
+        ours = f"{spread(cell['over_runs']['accuracy'])} ({between(cell['accuracy_interval'])})"
         rows.append([f"this repository, {title}, {len(cell['runs'])} of {cell['planned']} seeds", ours, 5])
     return OTHERS_SAID + "\n" + table(["", "accuracy", "classes"], rows)
 
@@ -561,19 +338,3 @@ def _left_out(studies: dict[str, Any]) -> str:
         if left:
             missing.append(f"- `{name}`:{question} {'; '.join(left)}")
     return "\n".join(["## Not run yet", "", *(missing or ["Nothing: every run of every study is on record."]), ""])
-
-
-def percent(value: float) -> str:
-    """A share in per cent."""
-    return f"{100 * value:.2f}"
-
-
-def _interval(ends: Sequence[float]) -> str:
-    return f"{percent(ends[0])} to {percent(ends[1])}"
-
-
-def _spread(value: dict[str, float | None] | None, signed: bool = False) -> str:
-    if value is None or value["mean"] is None:
-        return ""
-    mean = f"{100 * value['mean']:+.2f}" if signed else percent(value["mean"])
-    return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.2f}"

@@ -21,12 +21,13 @@ from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
 from hiwl.files import write_json, write_text
 from hiwl.hierarchy import Ints, Tree
-from hiwl.pages import ON_VALIDATION, page
+from hiwl.pages import page
 from hiwl.paper import BACKBONES, CLASSES
 from hiwl.recipe import best_epochs
 from hiwl.record import Kept, Record, definition, read_results, results
 from hiwl.split import NAMES, SplitParams, counts
 from hiwl.study import Cell, Study, cells, on_record, read_study, study_names
+from hiwl.study_part import ON_VALIDATION
 from hiwl.votes import ID
 
 MARKDOWN, NUMBERS, PAGE = Path("docs/results.md"), Path("docs/results.json"), Path("report.html")
