@@ -47,7 +47,7 @@ stands beside the paper's figures was trained as its study says.
 | the nine pairs of these | left out: records keep the best pair (`models/choice/combinations.csv` has all) |
 | recall, precision and F1 of each class; confusion | with each study; appendix |
 | ablations | study `ablations` |
-| ten backbones (Table 7) | study `backbones`, eight of them; all ten wait for a GPU (study `backbones-paper`) |
+| ten backbones (Table 7) | study `backbones`, without VGG16 and ViT; all ten want a GPU (`backbones-paper`) |
 | what others report (Table 8) | What others report |
 | per class, against three others (Tables 9 to 11) | left out: they were not at hand |
 | learning curves (Figure 5) | `report.html` |

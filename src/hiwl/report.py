@@ -211,28 +211,32 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
     return found
 
 
-def _of_classes(choice: Record) -> dict[str, list[int]] | None:
-    """Of a survey whose classes are counted in its parameters: the galaxies of each class in each part of its split.
+def _counted(choice: Record) -> dict[str, dict[str, int]]:
+    """By class: its galaxies in each part of the split, before training is thinned; empty where the survey's classes
+    were not counted beforehand (`select.expected`).
 
-    As the split's own rule has them, which `hiwl split` held the split to; None of folds and of thinned training.
+    As the split's own rule has them, which `hiwl split` held the split to.
     """
-    expected, params = choice.parameters["select"]["expected"], SplitParams.parse(choice.parameters["split"], "split")
-    if set(expected or ()) != set(CLASSES) or params.fold is not None or params.training is not None:
+    params = SplitParams.parse(choice.parameters["split"], "split")
+    expected: dict[str, int] = choice.parameters["select"]["expected"] or {}
+    return {name: counts(number, params) for name, number in expected.items()}
+
+
+def _of_classes(choice: Record) -> dict[str, list[int]] | None:
+    """Of the paper's one split: the galaxies of each class in each part of it; None of folds and thinned training."""
+    counted, split = _counted(choice), choice.parameters["split"]
+    if set(counted) != set(CLASSES) or split["fold"] is not None or split["training"] is not None:
         return None
-    parts = [counts(expected[name], params) for name in CLASSES]
-    return {"clean": [expected[name] for name in CLASSES]} | {part: [of[part] for of in parts] for part in NAMES}
+    parts = {part: [counted[name][part] for name in CLASSES] for part in NAMES}
+    return {"clean": [sum(of_class) for of_class in zip(*parts.values(), strict=True)]} | parts
 
 
 def _commonest(choice: Record) -> dict[str, float]:
-    """By node: the accuracy on validation of always answering its commonest child; of surveys counted beforehand."""
-    expected, params = choice.parameters["select"]["expected"], SplitParams.parse(choice.parameters["split"], "split")
-    tree = Tree(choice.parameters["hierarchy"])
-    if set(expected or ()) != set(tree.classes):
-        return {}
-    number = {name: counts(expected[name], params)["validation"] for name in tree.classes}
+    """By node: the accuracy on validation of always answering its commonest child; empty where nothing was counted."""
+    counted, tree = _counted(choice), Tree(choice.parameters["hierarchy"])
     found = {}
-    for node, children in tree.nodes.items():
-        of_child = [sum(number[leaf] for leaf in tree.leaves(child)) for child in children]
+    for node, children in tree.nodes.items() if counted else ():
+        of_child = [sum(counted[leaf]["validation"] for leaf in tree.leaves(child)) for child in children]
         found[node] = max(of_child) / sum(of_child)
     return found
 
@@ -291,7 +295,7 @@ def _pooled(runs: list[Run]) -> dict[str, Any]:
 
 
 def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
-    """Runs of a cell against the first cell's."""
+    """Runs of a cell against those of the cell that it is set against."""
     paired = pairs(runs, base)
     if not paired:
         return {"pairs": 0, "validation": {}}
