@@ -23,11 +23,11 @@ def spread(value: dict[str, float | None] | None, signed: bool = False) -> str:
     """Mean and, where there is one, standard deviation of shares, in per cent; empty without a mean."""
     if value is None or value["mean"] is None:
         return ""
-    mean = f"{100 * value['mean']:+.2f}" if signed else percent(value["mean"])
+    mean = f"{100 * value['mean']:+z.2f}" if signed else percent(value["mean"])
     return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.2f}"
 
 
 def gaps(values: Sequence[float | None], unit: str) -> str:
     """Differences of shares in per cent, of silhouettes as they are."""
     scale, digits = (100, 2) if unit == "share" else (1, 3)
-    return ", ".join("" if value is None else f"{scale * value:+.{digits}f}" for value in values)
+    return ", ".join("" if value is None else f"{scale * value:+z.{digits}f}" for value in values)
