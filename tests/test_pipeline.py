@@ -202,17 +202,20 @@ def test_a_borrowed_machine_trains_without_dvc_mlflow_and_great_expectations(pro
         if not path.name.lower().startswith(absent):
             (there / path.name).symlink_to(path)
     project.change(train=project.read()["train"] | {"seed": 2})
-    shutil.rmtree(project.folder / "models/served")  # of another choice
     for command in (["train", "root"], ["choose"], ["evaluate"]):
         # -S: nothing of what is installed here but what lies in `there`.
         python = [sys.executable, "-S", "-m", "hiwl.cli"]
         said = project.run(*python, *command, PYTHONPATH=f"src{os.pathsep}{there}").stdout
         assert "Traceback" not in said
     assert not (project.folder / "mlflow.db").exists()
+    assert "`hiwl register` saves the one at hand" in project.run("hiwl", "restore", check=False).stdout
+    project.run("hiwl", "register")
     project.run("hiwl", "restore")
     table = runs(project)
     assert set(table["tags.hiwl.kind"]) == {"node", "choice"}
     assert set(table["params.seed"]) == {"2"}
+    project.run("dvc", "commit", "--force")
+    assert NOTHING_TO_DO in project.run("dvc", "repro").stdout
 
 
 def test_what_was_not_evaluated_is_not_registered(project: Project) -> None:

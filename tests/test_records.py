@@ -312,7 +312,7 @@ def test_the_split_of_each_class_stands_beside_the_papers(project: Path) -> None
 
 
 def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> None:
-    for seed, accuracy in ((1, 0.29), (2, 0.3)):  # of the validation set 843 in 2878 are CRS
+    for seed, accuracy in ((1, 0.3), (2, 0.32)):  # of the validation set 843 in 2878 are CRS
         keep(seed, "one layer", [0])
         path = next(Path("results/mine").glob(f"one-layer-seed{seed}-*.json"))
         content = json.loads(path.read_text())
@@ -359,9 +359,12 @@ def test_a_claim_needs_every_interval_on_one_side() -> None:
 
 
 def test_how_far_it_got_is_told_of_the_papers_split_and_by_validation() -> None:
-    def cell(accuracy: float, test: int = 2881, mean_recall: float = 0.8, **more: Any) -> dict[str, Any]:
+    def cell(
+        accuracy: float, test: int = 2881, mean_recall: float = 0.8, runs: str = "a", **more: Any
+    ) -> dict[str, Any]:
         over_runs = {"validation_accuracy": {"mean": accuracy}, "validation_mean_recall": {"mean": mean_recall}}
-        return {"runs": [{}], "galaxies": {"validation": 2878, "test": test}, "over_runs": over_runs} | more
+        found = [{"definition": f"{accuracy} {run}"} for run in runs]
+        return {"runs": found, "galaxies": {"validation": 2878, "test": test}, "over_runs": over_runs} | more
 
     cells = {
         "behind": cell(0.95),
@@ -377,6 +380,10 @@ def test_how_far_it_got_is_told_of_the_papers_split_and_by_validation() -> None:
     found = best_cell({"study": {"until": "evaluate", "cells": cells}}, by="mean_recall")
     assert found is not None and found[0] == "study: fair"
     assert best_cell(ideas) is None
+    seeds, luckiest = cell(0.95, runs="abc"), cell(0.95, runs="a")
+    luckiest["over_runs"] = cell(0.97)["over_runs"]
+    found = best_cell({"study": {"until": "evaluate", "cells": {"one of them": luckiest, "three seeds": seeds}}})
+    assert found is not None and found[0] == "study: three seeds"
 
 
 def test_an_explanation_of_another_choice_is_refused(project: Path) -> None:

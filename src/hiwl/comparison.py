@@ -8,11 +8,11 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap, t
 
 from hiwl.errors import HiwlError
+from hiwl.hierarchy import Floats
 from hiwl.record import Kept
 from hiwl.study import Cell
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 SEED = 1  # of the bootstrap
 

@@ -186,13 +186,16 @@ def check_data() -> None:
 
 
 def _git_commit() -> str:
+    """The code's commit, and `-dirty` where ``src`` has changed since.
+
+    params.yaml counts for nothing here: every experiment writes it anew, and the record holds what it says.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # the commit, whatever its tags
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        commit, changed = git("rev-parse", "--verify", "HEAD"), git("status", "--porcelain", "--", "src")
     except FileNotFoundError:
         return "none"
-    return found.stdout.strip() or "none"
+    return commit + ("-dirty" if changed else "") if commit else "none"

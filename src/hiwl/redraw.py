@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from hiwl.errors import HiwlError
 from hiwl.files import replacing, sha256, write_json
+from hiwl.hierarchy import Floats, Ints
 from hiwl.layout import RAW_MANIFEST, RAW_TABLE
 from hiwl.markdown import table
 from hiwl.params import PARAMS, read_section
@@ -41,8 +42,6 @@ REPEATS = 200
 SEED = 1
 REJECTED = -1  # in place of a class's number
 
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Rules = dict[str, dict[str, float]]
 
 
@@ -147,7 +146,7 @@ def summarise(drawn: Drawn) -> dict[str, Any]:
     }
 
 
-def answer_chances(votes: pd.DataFrame) -> dict[int, Array]:
+def answer_chances(votes: pd.DataFrame) -> dict[int, Floats]:
     """For each task of the tree, the chances (galaxies, answers) of those who reach it; rows sum to 1.
 
     They are fractions of what the answers sum to, which rounding sets apart from the fraction that reached the task.

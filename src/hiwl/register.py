@@ -137,7 +137,7 @@ def register(folder: Path, record: Record, params: RegisterParams, choice: Path 
 
     pass_gate(record.metrics, params.gate)
     if (folder / "artifacts/choice/choice.json").read_bytes() != choice.read_bytes():
-        raise HiwlError(f"{folder} holds another choice than {choice}: `dvc repro` makes them agree")
+        raise HiwlError(f"{folder} holds another choice than {choice}: `hiwl register` saves the one at hand")
     run_id = tracking.log_run(record)
     assert run_id is not None  # MLflow is here, or saving would have failed
     store = tracking.client()

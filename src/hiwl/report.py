@@ -50,7 +50,7 @@ def main() -> None:
     every: dict[str, tuple[str, Run]] = {}  # likewise, with the first study that has it
     for name, found in runs.items():
         for run in found:
-            key, title = run.kept.choice.key, f"{name}: {run.cell.name}, {in_words(run.cell)}"
+            key, title = run.kept.choice.key, f"{name}: {run.cell.name}, {which_run(run.cell)}"
             titles[key] = "; ".join(filter(None, (titles.get(key), title)))
             every.setdefault(key, (name, run))
     own = {name: [run for first, run in every.values() if first == name] for name in studies}
@@ -104,14 +104,14 @@ def second_look(runs: list[Run], redrawn: pd.DataFrame) -> dict[str, dict[str, A
             readings[f"all {len(readings)} alike"] = reading.agreed(list(readings.values()))
         if readings:
             counts = {name: reading.count(answered, said) for name, said in readings.items()}
-            cell["readings"][in_words(run.cell)] = counts
+            cell["readings"][which_run(run.cell)] = counts
     return {
         name: {"doubts": reading.doubts(pd.concat(cell["tested"]), redrawn), "readings": cell["readings"]}
         for name, cell in found.items()
     }
 
 
-def in_words(cell: Cell) -> str:
+def which_run(cell: Cell) -> str:
     """Which of a cell's runs."""
     return f"seed {cell.seed}" + ("" if cell.fold is None else f", fold {cell.fold}")
 
@@ -187,7 +187,6 @@ def _summarise_cell(study: Study, runs: list[Run]) -> dict[str, Any]:
         "survey": runs[0].kept.choice.columns["survey"],
         "classes": _of_classes(runs[0].kept.choice),
         "split_sha256": runs[0].kept.choice.data["sources"]["splits.csv"],
-        "recipes": {name: run.parameters["train"]["recipe"] for name, run in runs[0].kept.nodes.items()},
         "setting": _setting(runs[0]),
         "over_runs": {
             name: _mean([run[name] for run in described])
@@ -231,13 +230,13 @@ def _of_classes(choice: Record) -> dict[str, list[int]] | None:
     return {"clean": [sum(of_class) for of_class in zip(*parts.values(), strict=True)]} | parts
 
 
-def _commonest(choice: Record) -> dict[str, float]:
-    """By node: the accuracy on validation of always answering its commonest child; empty where nothing was counted."""
+def _commonest(choice: Record) -> dict[str, tuple[int, int]]:
+    """By node: on validation, the galaxies of its commonest child and all; empty where nothing was counted."""
     counted, tree = _counted(choice), Tree(choice.parameters["hierarchy"])
     found = {}
     for node, children in tree.nodes.items() if counted else ():
         of_child = [sum(counted[leaf]["validation"] for leaf in tree.leaves(child)) for child in children]
-        found[node] = max(of_child) / sum(of_child)
+        found[node] = max(of_child), sum(of_child)
     return found
 
 

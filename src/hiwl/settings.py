@@ -1,7 +1,7 @@
 """Where and how to run: from the environment (``HIWL_...``) or a ``.env`` file, never from ``params.yaml``.
 
 Nothing here changes what a result *is*: a user's files are named here, but what they contain enters the parameters
-by its SHA-256. Precision, devices and compilation change its digits; records keep them, and the report compares runs of
+by its SHA-256. Precision, devices and compilation change its digits: records keep them, and the report pairs runs of
 one precision alone.
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hiwl.evaluate import wilson
 from hiwl.markdown import between, gaps, percent, spread, table
 from hiwl.paper import (
     ABLATIONS,
@@ -21,7 +22,8 @@ ON_VALIDATION = ("accuracy", "mean_recall", "recall_CSS", "calibration_error")
 BETTER = {"holds": "yes", "contradicted": "worse"}
 WHAT_IS_BETTER = """\
 `better?` goes by validation accuracy and its interval over pairs of seeds alone. The differences of mean recall, recall
-of CSS and ECE (less is better), all on validation, stand beside it: something may be meant for these.
+of CSS and ECE (less is better), all on validation, stand beside it: something may be meant for these. Pairs share seed,
+fold and precision. Each row stands alone: of twenty that change nothing one is expected to be called better or worse.
 """
 WHAT_IS_WHAT = """\
 `epochs` of each node and `passes`, the images that training looked at: of the first run; `s`: training and validation,
@@ -42,8 +44,8 @@ def study_part(name: str, study: dict[str, Any]) -> str:
     elif study["comparisons"]:
         parts.append(_comparisons(study, evaluated))
     if evaluated:
-        parts += [_per_class(cells), *filter(None, [idle_nodes(cells).lstrip()])]
-    parts += [_choices(cells), _costs(cells, study["folds"])]
+        parts.append(_per_class(cells))
+    parts += [*filter(None, [idle_nodes(cells).lstrip()]), _choices(cells), _costs(cells, study["folds"])]
     return "\n".join(parts)
 
 
@@ -183,24 +185,33 @@ def _of_class(cell: dict[str, Any], name: str, value: str) -> str:
 
 
 def idle_nodes(cells: dict[str, Any]) -> str:
-    """Which nodes are no better than an answer that never changes."""
+    """Which nodes are not shown to be better than an answer that never changes, by their best checkpoint.
+
+    Wilson's interval is to be above that answer's share. The checkpoint is the best of many, so that a node which has
+    learned nothing passes more often than in one of forty.
+    """
     told = []
     for title, cell in cells.items():
         for node in cell["runs"][0]["checkpoints"] if cell["runs"] else []:
-            counted = [run for run in cell["runs"] if node in run["commonest"]]
-            # By the best checkpoint; single precision writes the same share a little otherwise.
-            idle = [run for run in counted if run["checkpoints"][node][0][0] < run["commonest"][node] + 1e-6]
-            if idle:
-                shares = sorted({percent(run["commonest"][node]) for run in idle})
-                told.append(f"`{node}` of {title} in {len(idle)} of {len(cell['runs'])} runs ({', '.join(shares)})")
+            found = [_idle(run, node) for run in cell["runs"] if node in run["commonest"]]
+            if shares := sorted({percent(share) for share in found if share is not None}):
+                number = len(found) - found.count(None)
+                told.append(f"`{node}` of {title} in {number} of {len(cell['runs'])} runs ({', '.join(shares)})")
     if not told:
         return ""
     return (
-        f"\nNo better on validation than always answering the commonest class: {'; '.join(told)}. Weighted sampling "
-        "gives up some of that accuracy for the rarer class, but the paper's second layer reaches "
-        f"{percent(max(CHECKPOINTS['narrow'])[0])}: what is said here of two layers is said of second layers that have "
-        "learned less than the paper's.\n"
+        "\nNot shown to be better on validation than always answering the commonest class: "
+        f"{'; '.join(told)}. Weighted sampling gives up some of that accuracy for the rarer class, but the paper's "
+        f"second layer reaches {percent(max(CHECKPOINTS['narrow'])[0])}: what these rows say of two layers is said of "
+        "second layers that have learned less than the paper's.\n"
     )
+
+
+def _idle(run: dict[str, Any], node: str) -> float | None:
+    """The accuracy of always answering the node's commonest class, if its best checkpoint is not shown to be better."""
+    commonest, galaxies = run["commonest"][node]
+    right = round(run["checkpoints"][node][0][0] * galaxies)
+    return commonest / galaxies if wilson(right, galaxies)[0] <= commonest / galaxies else None
 
 
 def _choices(cells: dict[str, Any]) -> str:
