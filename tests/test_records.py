@@ -468,6 +468,21 @@ def test_what_was_trained_anew_by_force_is_another_run(project: Path) -> None:
     assert len(logged(project)) == 2
 
 
+def test_a_record_names_the_codes_commit_and_whether_the_code_has_changed_since(project: Path) -> None:
+    assert node(1, 0).environment["commit"] == "none"
+    code = project / "src/module.py"
+    code.parent.mkdir()
+    code.touch()
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *command], check=True)
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an experiment's own\n")
+    clean = node(1, 0).environment["commit"]
+    assert len(clean) == 40
+    code.write_text("changed = True\n")
+    assert node(1, 0).environment["commit"] == f"{clean}-dirty"
+
+
 def test_a_run_is_another_by_what_defines_its_result(project: Path) -> None:
     base = definition(study.compose(MINE))
     assert definition(study.compose([*MINE, "train.recipe.learning_rate=0.040"])) == base
