@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import timm
@@ -59,11 +60,19 @@ def test_a_body_that_lacks_one_layer_is_refused_and_a_head_that_fits_is_left(tmp
         backbone.create("resnet10t", 5, sha256(path), path)
 
 
-def test_the_last_layer_after_pretrained_weights_can_start_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_pretrained", [True, False])
+def test_the_last_layer_can_start_small_after_pretrained_weights_and_from_scratch(
+    is_pretrained: bool, tmp_path: Path
+) -> None:
     name = "tf_efficientnet_lite0"
     path = tmp_path / f"{name}.safetensors"
     save_file(backbone.create(name, 9, "scratch", None).model.state_dict(), path)
-    library, linear = (backbone.create(name, 4, sha256(path), path, head).model for head in ("library", "linear"))
+    pretrained = sha256(path) if is_pretrained else "scratch"
+    models = []
+    for head in get_args(backbone.Head):
+        torch.manual_seed(0)
+        models.append(backbone.create(name, 4, pretrained, path, head).model)
+    library, linear = models
     for model, bound in ((library, 4**-0.5), (linear, 1280**-0.5)):
         assert 0.9 * bound < model.state_dict()["classifier.weight"].abs().max() <= bound
     bodies = [{k: v for k, v in m.state_dict().items() if "classifier" not in k} for m in (library, linear)]

@@ -30,16 +30,16 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None, head:
     `pretrained` is `scratch`; `hub` (timm's or torchvision's ImageNet weights over the network); or the SHA-256 of
     a safetensors file at `weights`, itself or as ``<weights>/<name>.safetensors``. The last layer is always new:
     drawn as the `library` does, which for timm's EfficientNets is uniform in +- 1 / sqrt(classes) and so large that its
-    first gradients spoil the weights before it; or, after pretrained ones, as torch's `linear` layer, +- 1 /
-    sqrt(features).
+    first gradients spoil the weights before it; or as torch's `linear` layer, +- 1 / sqrt(features).
 
     Raises:
         HiwlError: no such model; weights that are missing, others than named, or that do not fit.
     """
     library = library_of(name)
     if pretrained == "scratch":
-        return Backbone(_make(library, name, classes, False), "scratch")
-    if pretrained == "hub":
+        model = _make(library, name, classes, False)
+        started_from = "scratch"
+    elif pretrained == "hub":
         try:
             model = _make(library, name, classes, True)
         except Exception as error:
