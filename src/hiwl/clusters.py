@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,9 @@ def embed_nodes(
     return pd.concat(parts), silhouettes
 
 
-def draw(embedded: pd.DataFrame, classes: list[str], silhouettes: dict[str, dict[str, Any]], path: Path) -> None:
+def draw(
+    embedded: pd.DataFrame, classes: list[str], silhouettes: dict[str, dict[str, Any]], file: Path | BinaryIO
+) -> None:
     """Every node's embedding in a panel of its own."""
     pyplot = headless_pyplot()
     figure, panels = pyplot.subplots(
@@ -113,7 +115,7 @@ def draw(embedded: pd.DataFrame, classes: list[str], silhouettes: dict[str, dict
         panel.set_title(f"features of {node}; silhouette of test:\n{in_words(values)}", fontsize=10)
         panel.legend(markerscale=3, loc="best")
     figure.supxlabel("t-SNE, each node's features embedded for themselves; pale: training, full: test", fontsize=10)
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
+from hiwl.claims import CLAIMING, PLAIN
+from hiwl.comparison import Run
 from hiwl.figures import draw_confusion, headless_pyplot
+from hiwl.hierarchy import Tree
 from hiwl.layout import EXPLAINED
 from hiwl.paper import CLASSES, papers_accuracy
-from hiwl.record import Kept
+from hiwl.record import Record
 
 TEMPLATE = """\
 <!doctype html>
@@ -39,12 +42,11 @@ figcaption { color: #555 } figure { margin: 1.5rem 0 }
 """
 
 
-def draw_page(
-    text: str, studies: dict[str, dict[str, Any]], kept: dict[str, list[Kept]], titles: dict[str, str]
-) -> str:
+def draw_page(text: str, studies: dict[str, dict[str, Any]], runs: dict[str, list[Run]], titles: dict[str, str]) -> str:
     """HTML without anything to load: the Markdown `text`, every study's pictures, those of `hiwl explain`.
 
-    The last only where they are of one of the runs told, whose `titles` are known by their choices' keys.
+    The last only where they are of one of the runs told, whose `titles` are known by their choices' keys; Figure 6 from
+    the records, of the ways that the paper compares.
     """
     from markdown_it import MarkdownIt
 
@@ -56,9 +58,11 @@ def draw_page(
         if not cells:
             continue
         pictures.append((f"Study {name}: accuracy of every run (dots) and mean (line)", _accuracies(study, cells)))
-        pictures.append((f"Study {name}: learning curves of every run, by node", _curves(kept[name])))
+        pictures.append((f"Study {name}: learning curves of every run, by node", _curves(runs[name])))
         if study["until"] == "evaluate":
             pictures.append((f"Study {name}: test confusion, all runs of a kind together", _confusions(cells)))
+        if study["cells"].keys() >= CLAIMING and not study["superseded"]:
+            pictures += _clusters(name, runs[name])
     numbers = EXPLAINED / "explained.json"
     explained = titles.get(json.loads(numbers.read_text())["key"]) if numbers.exists() else None
     shown = {
@@ -94,24 +98,48 @@ def _accuracies(study: dict[str, Any], cells: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def _curves(kept: list[Kept]) -> bytes:
+def _clusters(name: str, runs: list[Run]) -> list[tuple[str, bytes]]:
+    """Figure 6, of the first run that was explained of each way: title and picture."""
+    from hiwl import clusters
+
+    pictures = []
+    for way in ("HIWL", "HMWS", PLAIN):
+        for run in [run for run in runs if run.cell.name == way and run.explained][:1]:
+            assert run.explained is not None
+            classes = run.explained["classes"]
+            embedded = pd.read_csv(run.kept.path.with_suffix(".tsne.csv.gz"))
+            embedded["class"] = embedded["class"].map(dict(enumerate(classes)))
+            file = io.BytesIO()
+            clusters.draw(embedded, classes, run.explained["silhouette"], file)
+            pictures.append((f"Study {name}: Figure 6, {way}, seed {run.cell.seed}", file.getvalue()))
+    return pictures
+
+
+def _curves(runs: list[Run]) -> bytes:
+    """A colour a cell; of each node, and of each number of classes that it has, panels of their own."""
     pyplot = headless_pyplot()
-    nodes = list(dict.fromkeys(name for one in kept for name in one.nodes))
-    figure, axes = pyplot.subplots(len(nodes), 2, figsize=(10, 3.2 * len(nodes)), layout="constrained", squeeze=False)
-    drawn = set()
-    for one in kept:
-        for name, run in one.nodes.items():
-            if run.key in drawn:  # shared between choices
-                continue
-            drawn.add(run.key)
-            history = pd.DataFrame(run.history)
-            losses, accuracies = axes[nodes.index(name)]
-            losses.plot(history["epoch"], history["training_loss"], color="tab:blue", alpha=0.4)
-            losses.plot(history["epoch"], history["validation_loss"], color="tab:orange", alpha=0.4)
-            accuracies.plot(history["epoch"], 100 * history["validation_accuracy"], color="tab:green", alpha=0.4)
-    for name, (losses, accuracies) in zip(nodes, axes, strict=True):
-        losses.set(title=f"{name}: loss, training (blue) and validation (orange)", xlabel="epoch")
-        accuracies.set(title=f"{name}: validation accuracy of the node, per cent", xlabel="epoch")
+    cells = list(dict.fromkeys(run.cell.name for run in runs))
+    colours = dict(zip(cells, pyplot.get_cmap("turbo")(np.linspace(0.05, 0.95, len(cells))), strict=True))
+    # By node and number of classes, and there by key: a training that several choices share is drawn once.
+    panels: dict[tuple[str, int], dict[str, tuple[str, Record]]] = {}
+    for run in runs:
+        tree = Tree(run.kept.choice.parameters["hierarchy"])
+        for node, record in run.kept.nodes.items():
+            panels.setdefault((node, len(tree.nodes[node])), {}).setdefault(record.key, (run.cell.name, record))
+    figure, axes = pyplot.subplots(
+        len(panels), 2, figsize=(12, max(3.4 * len(panels), 0.24 * len(cells))), layout="constrained", squeeze=False
+    )
+    for ((node, classes), records), (losses, accuracies) in zip(panels.items(), axes, strict=True):
+        for cell, record in records.values():
+            history, look = pd.DataFrame(record.history), {"color": colours[cell], "alpha": 0.6}
+            losses.plot(history["epoch"], history["training_loss"], "--", **look)
+            losses.plot(history["epoch"], history["validation_loss"], **look)
+            accuracies.plot(history["epoch"], 100 * history["validation_accuracy"], **look)
+        losses.set(title=f"{node}, {classes} classes: loss, training (dashed) and validation", xlabel="epoch")
+        accuracies.set(title=f"{node}, {classes} classes: validation accuracy of the node, per cent", xlabel="epoch")
+    drawn = dict.fromkeys(cell for records in panels.values() for cell, _ in records.values())
+    lines = [pyplot.Line2D([], [], color=colours[cell], label=cell) for cell in drawn]
+    figure.legend(handles=lines, loc="outside right upper", fontsize=8)
     return _png(figure)
 
 

@@ -36,7 +36,10 @@ label smoothing (HIWL); the same without smoothing (HMWS); one layer for all cla
 smoothing (SLWSLM), with smoothing alone, or plain. `CSS` in a table is the recall of cigars, `ECE` the expected
 calibration error.
 
-What stands beside the paper's figures was trained as its study says.
+What stands beside the paper's figures was trained as its study says, and started from what is said there
+(`tf_efficientnet_lite0.safetensors` and `tf_efficientnet_lite1.safetensors` hold ImageNet weights). The paper's
+precision and F1 are computed from its confusion matrix, which its printed precision of cigars (78.55) does not follow
+from.
 
 | of the paper | here |
 | --- | --- |
@@ -50,7 +53,8 @@ What stands beside the paper's figures was trained as its study says.
 | what others report (Table 8) | What others report |
 | per class, against three others (Tables 9 to 11) | left out: they were not at hand |
 | learning curves (Figure 5) | `report.html` |
-| t-SNE and Grad-CAM (Figures 6 and 7) | Figures 6 and 7, as measurements; `report.html` has pictures |
+| t-SNE (Figure 6) | Figures 6 and 7, as measurements; `report.html` has pictures of the claims' first seed |
+| Grad-CAM (Figure 7) | there too; `report.html` has pictures of the run that `hiwl explain` explained here last |
 """
 FIGURES = """\
 ## Figures 6 and 7, as measurements
@@ -74,14 +78,15 @@ this repository's and most of the test galaxies are others; `p`: Fisher's exact 
 folds, which test the paper's galaxies too). A goal is `reached` or `missed` where the whole interval is; both goals are
 meant for one model, and many cigars found say little where few of those called cigars are some (their precision). The
 epoch is chosen on validation, so that what stands there is a little too high, and each study says what else its choices
-had seen. Over folds, where every galaxy is tested once, a shorter training was affordable (its study says which).
+had seen. Over folds, where every galaxy is tested once, a shorter training was affordable (its study says which); their
+interval is that of other galaxies, and what another training would do to it shows in the spread between folds there.
 """
 CLAIMS = """\
 Each claim as a difference between runs of the same seed, per cent or silhouette. It `holds` (or is `contradicted`)
 where the 95 % intervals over pairs (Student's t: other seeds) and, of accuracies, over test galaxies both lie on one
 side of zero; else it is `open`. Less than three pairs settle nothing, and each interval stands alone: of twenty claims
 about nothing one is expected to be settled. The paper's gain over a plain layer is from its Table 7, which gives an
-average accuracy and does not say over what.
+average accuracy, does not say over what, and counts transfer learning into the gain; here both start from one file.
 """
 ERRORS = """\
 ## The errors under a second look
@@ -121,7 +126,7 @@ def page(
 ) -> str:
     """The whole page."""
     done = {name: study for name, study in studies.items() if any(cell["runs"] for cell in study["cells"].values())}
-    parts = [INTRODUCTION, *_not_the_papers(done), _reached(studies), *_claims(claims, studies)]
+    parts = [INTRODUCTION, *_not_the_papers(done), _cost(done), _reached(studies), *_claims(claims, studies)]
     parts += [study_part(name, study) for name, study in done.items() if not study["superseded"]]
     current, earlier = (
         {title: found for title, found in explained.items() if studies[found["study"]]["superseded"] is superseded}
@@ -143,6 +148,15 @@ def _not_the_papers(done: dict[str, dict[str, Any]]) -> list[str]:
     if "paper" in done:
         return []
     return ["Nothing here was trained by the paper's whole recipe (study `paper`, which wants a GPU).\n"]
+
+
+def _cost(done: dict[str, dict[str, Any]]) -> str:
+    runs = [run for study in done.values() for cell in study["cells"].values() for run in cell["runs"]]
+    trainings = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
+    return (
+        f"On record: {len({run['definition'] for run in runs})} runs, {len(trainings)} trainings of a node, "
+        f"{sum(trainings.values()) / 3600:.0f} h of them, often two side by side.\n"
+    )
 
 
 def _splits(studies: dict[str, dict[str, Any]]) -> str:
@@ -236,19 +250,20 @@ def _claims(claims: dict[str, list[dict[str, Any]]], studies: dict[str, dict[str
         if not any(claim["each"] for claim in found):
             continue
         header = ["claim", "holds?", "paper", "here", "each pair", "95 % over pairs", "over galaxies", "measured by"]
-        rows = []
+        rows: dict[bool, list[list[str]]] = {True: [], False: []}
         for claim in found:
             differences = [[claim["paper"]], [claim.get("difference")], claim["each"]]
             differences += [claim.get("over_pairs") or [], claim.get("over_galaxies") or []]
             row = [claim["text"], claim["verdict"], *(gaps(values, claim["unit"]) for values in differences)]
             if claim["over_galaxies"]:
                 row[-1] += f" (n = {claim['galaxies']})"
-            rows.append([*row, f"{claim['measure']}: {claim['better']} above {claim['worse']}"])
+            rows[claim["is_papers"]].append([*row, f"{claim['measure']}: {claim['better']} above {claim['worse']}"])
         method = next(cell for cell in (studies[name]["cells"][way] for way in ABLATIONS) if cell["runs"])
         share = method["runs"][0]["passes"] / passes("training")
         told = f"By runs like this one: {setting_of(method)}, {share:.1%} of the passes that the paper made.\n"
         told += idle_nodes(studies[name]["cells"])
-        parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{told}\n{table(header, rows)}")
+        parts.append(f"## The paper's claims, by study `{name}`\n\n{CLAIMS}\n{told}\n{table(header, rows[True])}")
+        parts.append(f"What the paper does not claim, asked the same way:\n\n{table(header, rows[False])}")
     return parts
 
 

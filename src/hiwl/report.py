@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 from hiwl import reading
 from hiwl.calibration import calibration_error
 from hiwl.claims import CLAIMING, verdict, weigh
-from hiwl.comparison import Run, mcnemar, on_test, over_galaxies, over_pairs, pairs
+from hiwl.comparison import Bools, Run, mcnemar, on_test, over_galaxies, over_pairs, pairs
 from hiwl.drawings import draw_page
 from hiwl.errors import HiwlError
 from hiwl.evaluate import measure
@@ -63,8 +63,7 @@ def main() -> None:
     everything = {"studies": numbers, "claims": claims, "errors": errors, "explained": explained, "labels": labels}
     write_json(NUMBERS, everything)
     write_text(MARKDOWN, text)
-    curves = {name: [run.kept for run in found] for name, found in runs.items()}
-    write_text(PAGE, draw_page(text, numbers, curves, titles))
+    write_text(PAGE, draw_page(text, numbers, runs, titles))
     told = {run.kept.path for _, run in every.values()}
     of_studies = {cell.definition for cells_of in planned.values() for cell in cells_of}
     for lone in [one for one in kept if one.path not in told]:
@@ -133,7 +132,8 @@ def find_runs(study: Study, planned: list[Cell], kept: list[Kept]) -> list[Run]:
 def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, Any]:
     """Everything that a study's part of the page says."""
     of_cell = {name: [run for run in runs if run.cell.name == name] for name in study.cells}
-    bases = {name: of_cell[base] for name in study.cells if (base := _base(name, study))}
+    compared = {name: (name, base) for name in study.cells if (base := _base(name, study))}
+    compared |= {f"{name}, against {other}": (name, other) for name, other in study.against.items()}
     return {
         "question": study.question,
         "until": study.until,
@@ -146,7 +146,11 @@ def summarise(study: Study, planned: list[Cell], runs: list[Run]) -> dict[str, A
             | (_summarise_cell(study, found) if found else {"runs": []})
             for name, found in of_cell.items()
         },
-        "comparisons": {name: _compare(of_cell[name], base) for name, base in bases.items() if of_cell[name] and base},
+        "comparisons": {
+            title: _compare(of_cell[name], of_cell[base])
+            for title, (name, base) in compared.items()
+            if of_cell[name] and of_cell[base]
+        },
     }
 
 
@@ -244,7 +248,7 @@ def _setting(run: Run) -> dict[str, Any]:
     """What a run was, by the names that people compare runs by; `crop`: the pixels of a picture that it sees."""
     columns, pack = run.kept.choice.columns, run.kept.choice.parameters["pack"]
     crop = round(pack["crop"] * run.kept.choice.parameters["train"]["input"] / pack["side"])
-    return {name: columns[name] for name in ("backbone", "input", "recipe")} | {"crop": crop}
+    return {name: columns[name] for name in ("backbone", "input", "recipe", "started_from")} | {"crop": crop}
 
 
 def _describe(run: Run) -> dict[str, Any]:
@@ -308,13 +312,23 @@ def _compare(runs: list[Run], base: list[Run]) -> dict[str, Any]:
             if not any(run.cell.fold is not None for run, _ in paired):  # folds have no such interval
                 found["validation"][name]["verdict"] = verdict(len(gaps), interval, None)
     if runs[0].answers is not None:
-        found["test"] = on_test(paired)
-        found["mcnemar"] = []
-        for run, first in paired:
-            a, b, p = mcnemar(run.is_right.to_numpy(), first.is_right.reindex(run.is_right.index).to_numpy())
-            seed, fold = run.cell.seed, run.cell.fold
-            found["mcnemar"].append({"seed": seed, "fold": fold, "only_this_right": a, "only_first_right": b, "p": p})
+        found["test"], found["test_CSS"] = on_test(paired), on_test(paired, "CSS")
+        tested = [
+            (run.is_right.to_numpy(), first.is_right.reindex(run.is_right.index).to_numpy()) for run, first in paired
+        ]
+        found["mcnemar"] = [
+            {"seed": run.cell.seed, "fold": run.cell.fold} | _mcnemar(*both)
+            for (run, _), both in zip(paired, tested, strict=True)
+        ]
+        if {run.cell.fold for run, _ in paired} != {None} and len({run.cell.seed for run, _ in paired}) == 1:
+            mine, theirs = (np.concatenate(side) for side in zip(*tested, strict=True))
+            found["mcnemar_of_all"] = _mcnemar(mine, theirs)  # no galaxy is in two folds' test sets
     return found
+
+
+def _mcnemar(mine: Bools, theirs: Bools) -> dict[str, Any]:
+    a, b, p = mcnemar(mine, theirs)
+    return {"only_this_right": a, "only_first_right": b, "p": p}
 
 
 def _numbers(names: "pd.Series[str]") -> Ints:

@@ -8,10 +8,10 @@ shares is not run twice, and a study that was stopped goes on where it was.
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hiwl.errors import HiwlError
 from hiwl.params import Section
@@ -37,6 +37,14 @@ class Study(Section):
     """Choices that all cells share."""
     cells: dict[str, list[str]]
     """Choices of each cell beyond the common ones."""
+    against: dict[str, str] = Field({})
+    """Of some cells, another that each is set against besides the first."""
+
+    @model_validator(mode="after")
+    def _knows_its_cells(self) -> Self:
+        if unknown := {*self.against, *self.against.values()} - self.cells.keys():
+            raise ValueError(f"against: no cell is named {', '.join(sorted(unknown))}")
+        return self
 
 
 class Cell(NamedTuple):

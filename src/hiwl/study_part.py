@@ -68,7 +68,7 @@ def setting_of(cell: dict[str, Any]) -> str:
     epochs = " + ".join(str(number) for number in cell["runs"][0]["epochs"].values())
     return (
         f"`{setting['backbone']}` at {setting['input']} px of the central {setting['crop']}, "
-        f"recipe `{setting['recipe']}`, {epochs} epochs"
+        f"recipe `{setting['recipe']}`, {epochs} epochs, started from {setting['started_from']}"
     )
 
 
@@ -111,7 +111,7 @@ def _comparisons(study: dict[str, Any], evaluated: bool) -> str:
     header = ["against " + first, "pairs", "validation accuracy", "95 % over pairs", "better?"]
     header += ["mean recall", "CSS", "ECE"]
     if evaluated:
-        header += ["test accuracy", "95 % over pairs", "over galaxies"]
+        header += ["test accuracy", "95 % over pairs", "over galaxies", "test CSS", "over galaxies"]
         header += ["McNemar: only this right, only the other, p"]
     rows = []
     for title, found in study["comparisons"].items():
@@ -124,31 +124,38 @@ def _comparisons(study: dict[str, Any], evaluated: bool) -> str:
         if "test" in found:
             test = found["test"]
             differences = [[test["difference"]], test["over_pairs"] or [], test["over_galaxies"]]
+            of_cigars = found["test_CSS"]
+            differences += [[of_cigars["difference"]], of_cigars["over_galaxies"]]
             row += [gaps(values, "share") for values in differences]
-            row.append(_mcnemar(found["mcnemar"]))
+            row.append(_mcnemar(found))
         rows.append(row)
     return table(header, rows) + "\n" + WHAT_IS_BETTER
 
 
-def _mcnemar(found: list[dict[str, Any]]) -> str:
+def _mcnemar(compared: dict[str, Any]) -> str:
+    """Of each pair; of folds, whose test sets share no galaxy, of all together."""
+    found = [compared["mcnemar_of_all"]] if "mcnemar_of_all" in compared else compared["mcnemar"]
     return "; ".join(f"{one['only_this_right']}, {one['only_first_right']}, {one['p']:.2g}" for one in found)
 
 
 def _gains(study: dict[str, Any]) -> str:
     """The paper's Table 7: each backbone plain and with the method, beside the paper's two."""
-    header = ["test accuracy (Table 7)", "plain", "method", "gain", "over galaxies"]
+    kinds = ["plain", "method"]
+    if any(title.endswith(", plain from scratch") for title in study["cells"]):
+        kinds.insert(0, "plain from scratch")
+    header = ["test accuracy (Table 7)", *kinds, "gain over plain", "over galaxies"]
     header += ["McNemar: only the method right, only the plain, p", "paper: plain", "paper: method", "paper: gain"]
     rows, intervals = [], []
     for backbone, papers in BACKBONES.items():
         row = [backbone]
-        for kind in ("plain", "method"):
+        for kind in kinds:
             cell = study["cells"].get(f"{backbone}, {kind}", {"runs": []})
             row.append(spread(cell["over_runs"]["accuracy"]) if cell["runs"] else "")
         test = study["comparisons"].get(f"{backbone}, method", {}).get("test")
         if test:
             intervals.append(test["over_galaxies"])
             row += [gaps(values, "share") for values in ([test["difference"]], test["over_galaxies"])]
-            row.append(_mcnemar(study["comparisons"][f"{backbone}, method"]["mcnemar"]))
+            row.append(_mcnemar(study["comparisons"][f"{backbone}, method"]))
         else:
             row += [""] * 3
         rows.append([*row, *map(percent, papers), gaps([papers[1] - papers[0]], "share")])
