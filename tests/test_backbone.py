@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 from hiwl import backbone
 from hiwl.errors import HiwlError
 from hiwl.files import sha256
+from hiwl.paper import BACKBONES
+from hiwl.study import cells, compose, read_study
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "squeezenet1_1"])
@@ -90,6 +92,16 @@ def test_the_papers_own_networks_are_made_by_name_and_have_no_published_weights(
         assert backbone.create(name, 5, "scratch", None).model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
         with pytest.raises(HiwlError, match="nobody published any"):
             backbone.create(name, 5, "hub", None)
+
+
+def test_every_backbone_of_the_papers_table_answers_at_its_input() -> None:
+    trained = [compose(cell.choices)["train"] for cell in cells(read_study("backbones-paper")) if cell.seed == 1]
+    inputs = {train["backbone"]: train["input"] for train in trained}
+    assert len(inputs) == len(BACKBONES)
+    for name, side in inputs.items():
+        model = backbone.create(name, 5, "scratch", None, "linear").model.eval()
+        with torch.inference_mode():
+            assert model(torch.zeros(2, 3, side, side)).shape == (2, 5)
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_that_says_what_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

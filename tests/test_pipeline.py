@@ -14,6 +14,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from hiwl.study import cells, compose, read_study
 from project import TREES, Project, environment, free_port, make, wait_for
 
 NOTHING_TO_DO = "Data and pipelines are up to date."
@@ -216,6 +217,19 @@ def test_a_borrowed_machine_trains_without_dvc_mlflow_and_great_expectations(pro
     assert set(table["params.seed"]) == {"2"}
     project.run("dvc", "commit", "--force")
     assert NOTHING_TO_DO in project.run("dvc", "repro").stdout
+
+
+def test_the_papers_recipe_runs_as_its_study_says_on_a_small_network_and_for_a_few_epochs(project: Project) -> None:
+    study = read_study("paper")
+    papers = compose(next(cell for cell in cells(study) if cell.name == "HIWL").choices)
+    train = papers["train"]
+    train |= {"backbone": "test_efficientnet", "pretrained": "scratch", "recipe": train["recipe"] | {"epochs": 3}}
+    project.change(train=train, **{name: papers[name] for name in ("pack", "hierarchy", "choose")})
+    project.run("dvc", "repro", "choose")
+    pairs = pd.read_csv(project.folder / "models/choice/combinations.csv")
+    assert len(pairs) == 9
+    described = json.loads((project.folder / "models/nodes/narrow/node.json").read_text())
+    assert described["input"] == 240
 
 
 def test_what_was_not_evaluated_is_not_registered(project: Project) -> None:

@@ -135,8 +135,11 @@ def _curves(runs: list[Run]) -> bytes:
             losses.plot(history["epoch"], history["training_loss"], "--", **look)
             losses.plot(history["epoch"], history["validation_loss"], **look)
             accuracies.plot(history["epoch"], 100 * history["validation_accuracy"], **look)
-        losses.set(title=f"{node}, {classes} classes: loss, training (dashed) and validation", xlabel="epoch")
-        accuracies.set(title=f"{node}, {classes} classes: validation accuracy of the node, per cent", xlabel="epoch")
+        losses.set_title(f"{node}, {classes} classes: loss, training (dashed) and validation", fontsize=9)
+        accuracies.set_title(f"{node}, {classes} classes: validation accuracy of the node, per cent", fontsize=9)
+        for panel in (losses, accuracies):
+            panel.set_xlabel("epoch")
+            panel.xaxis.get_major_locator().set_params(integer=True)
     drawn = dict.fromkeys(cell for records in panels.values() for cell, _ in records.values())
     lines = [pyplot.Line2D([], [], color=colours[cell], label=cell) for cell in drawn]
     figure.legend(handles=lines, loc="outside right upper", fontsize=8)

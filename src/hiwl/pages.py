@@ -86,7 +86,8 @@ Each claim as a difference between runs of the same seed, per cent or silhouette
 where the 95 % intervals over pairs (Student's t: other seeds) and, of accuracies, over test galaxies both lie on one
 side of zero; else it is `open`. Less than three pairs settle nothing, and each interval stands alone: of twenty claims
 about nothing one is expected to be settled. The paper's gain over a plain layer is from its Table 7, which gives an
-average accuracy, does not say over what, and counts transfer learning into the gain; here both start from one file.
+average accuracy, does not say over what, and counts transfer learning into the gain; here both start from the same
+weights.
 """
 ERRORS = """\
 ## The errors under a second look
