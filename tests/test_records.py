@@ -82,6 +82,7 @@ def choice(seed: int, cell: str) -> Record:
     done = node(seed, 0)
     tree = cell.replace(" ", "-")
     columns = {"tree": tree, "backbone": "resnet10t", "input": 64, "recipe": "quick", "seed": seed}
+    columns |= {"started_from": "scratch"}
     return done.model_copy(
         update={
             "key": f"choice-{tree}-{seed}",
@@ -183,20 +184,32 @@ def test_the_report_says_what_was_not_run_and_what_it_leaves_out(
 
 
 def test_over_folds_every_galaxy_counts_once_for_a_seed(project: Path) -> None:
-    plan(STUDY | {"seeds": [1], "folds": [0, 1], "cells": {"one layer": CELLS["one layer"]}})
+    plan(STUDY | {"seeds": [1], "folds": [0, 1], "cells": {cell: CELLS[cell] for cell in ("one layer", "two layers")}})
     for fold in (0, 1):
-        keep(1, "one layer", [fold], first=20 * fold)
-        path = next(Path("results/mine").glob("one-layer-seed1-*.json"))
-        content = json.loads(path.read_text())
-        content["choice"]["parameters"]["split"]["fold"] = fold
-        path.write_text(json.dumps(content))
-        for ending in (".json", ".answers.csv.gz"):
-            path.with_suffix(ending).rename(f"results/mine/fold{fold}{ending}")
+        for cell, wrong in (("one layer", [fold]), ("two layers", [0, 2, 7, 12])):
+            keep(1, cell, wrong, first=20 * fold)
+            tree = cell.replace(" ", "-")
+            path = next(Path("results/mine").glob(f"{tree}-seed1-*.json"))
+            content = json.loads(path.read_text())
+            content["choice"]["parameters"]["split"]["fold"] = fold
+            path.write_text(json.dumps(content))
+            for ending in (".json", ".answers.csv.gz"):
+                path.with_suffix(ending).rename(f"results/mine/fold{fold}-{tree}{ending}")
     report.main()
-    cell = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["cells"]["one layer"]
+    found = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]
+    cell = found["cells"]["one layer"]
     assert cell["pooled"]["galaxies"] == 40
     assert cell["pooled"]["accuracy"] == 0.95
+    compared = found["comparisons"]["two layers"]
+    assert [(one["fold"], one["only_this_right"], one["only_first_right"]) for one in compared["mcnemar"]] == [
+        (0, 0, 3),
+        (1, 1, 4),
+    ]
+    assert compared["mcnemar_of_all"] == {"only_this_right": 1, "only_first_right": 7, "p": pytest.approx(18 / 256)}
+    assert compared["test_CSS"]["galaxies"] == 8
+    assert compared["test_CSS"]["difference"] == -0.75
     text = Path("docs/results.md").read_text()
+    assert "| 1, 7, 0.07 |" in text
     assert "| trees: one layer, 2 of 2 folds | 90.00 | 80.00 |  | 95.00 |" in text
     assert "| one layer | 87.50 (52.91 to 97.76) | 87.50 (52.91 to 97.76) |" in text  # of eight galaxies, not of four
 
@@ -227,11 +240,14 @@ def explain(path: Path, clusters: dict[str, float], shares: dict[str, float]) ->
 
     content = {
         "key": json.loads(path.read_text())["choice"]["key"],
+        "classes": CLASSES,
         "nodes": {name: "narrow" if "narrow" in nodes and name in ("CSS", "EO") else "root" for name in CLASSES},
         "silhouette": {node: {metric: of_node(node, metric) for metric in ("euclidean", "cosine")} for node in nodes},
         "gradcam": {layer: looking(share) for layer, share in shares.items()},
     }
     path.with_suffix(".explained.json").write_text(json.dumps(content))
+    places = pd.DataFrame({"split": "test", "class": range(5), "x": range(5), "y": 0.0})
+    pd.concat([places.assign(node=node) for node in nodes]).to_csv(path.with_suffix(".tsne.csv.gz"), index=False)
 
 
 def test_the_papers_claims_are_weighed_by_paired_runs(project: Path) -> None:
@@ -284,8 +300,29 @@ def test_the_papers_claims_are_weighed_by_paired_runs(project: Path) -> None:
     assert found["recall of CSS", "SLWSLM"]["galaxies"] == 4
     assert found[f"{first} by distance", "HMWS"]["each"] == pytest.approx([-0.3] * 3)
     text = Path("docs/results.md").read_text()
-    assert "| smoothing helps | open | +0.28 |" in text
-    assert "`resnet10t` at 64 px of the central 256, recipe `quick`, 3 epochs" in text
+    papers, _, others = text.partition("What the paper does not claim")
+    assert "| smoothing helps | open | +0.28 |" in papers
+    assert "| two layers beat one that is smoothed |" in others
+    pictures = Path("report.html").read_text()
+    assert [f"Figure 6, {way}, seed 1" in pictures for way in ("HIWL", "HMWS", plain)] == [True] * 3
+    assert "`resnet10t` at 64 px of the central 256, recipe `quick`, 3 epochs, started from scratch" in text
+
+
+def test_a_cell_can_be_set_against_another_than_the_first(project: Path) -> None:
+    plan(STUDY | {"seeds": [1], "cells": ABLATIONS, "against": {"HMWS": "one layer, plain"}})
+    for cell, wrong in (("HIWL", [0]), ("HMWS", [1, 2]), ("one layer, plain", [1, 2, 3])):
+        keep(1, cell, wrong)
+    report.main()
+    comparisons = json.loads(Path("docs/results.json").read_text())["studies"]["trees"]["comparisons"]
+    differences = {title: found["test"]["difference"] for title, found in comparisons.items()}
+    assert differences == {
+        "HMWS": pytest.approx(-0.05),
+        "one layer, plain": pytest.approx(-0.1),
+        "HMWS, against one layer, plain": pytest.approx(0.05),
+    }
+    plan(STUDY | {"against": {"two layers": "three layers"}})
+    with pytest.raises(HiwlError, match=r"trees\.yaml: .*against: no cell is named three layers"):
+        study.read_study("trees")
 
 
 def test_a_backbone_with_the_method_is_set_against_itself_without(project: Path) -> None:
