@@ -94,7 +94,7 @@ def _accuracies(study: dict[str, Any], cells: dict[str, Any]) -> bytes:
     axes.grid(axis="x", alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles[:1], labels[:1])
+        figure.legend(handles[:1], labels[:1], loc="outside upper right")
     return _png(figure)
 
 
@@ -137,6 +137,7 @@ def _curves(runs: list[Run]) -> bytes:
             accuracies.plot(history["epoch"], 100 * history["validation_accuracy"], **look)
         losses.set_title(f"{node}, {classes} classes: loss, training (dashed) and validation", fontsize=9)
         accuracies.set_title(f"{node}, {classes} classes: validation accuracy of the node, per cent", fontsize=9)
+        losses.set_yscale("log")  # an epoch that goes astray would hide all others
         for panel in (losses, accuracies):
             panel.set_xlabel("epoch")
             panel.xaxis.get_major_locator().set_params(integer=True)

@@ -19,7 +19,7 @@ from hiwl.paper import (
     paper_metrics,
     passes,
 )
-from hiwl.study_part import ON_VALIDATION, checkpoints, confusion, details, idle_nodes, setting_of, study_part
+from hiwl.study_part import ON_VALIDATION, checkpoints, confusion, details, hours, idle_nodes, setting_of, study_part
 
 INTRODUCTION = """\
 # Results
@@ -153,11 +153,8 @@ def _not_the_papers(done: dict[str, dict[str, Any]]) -> list[str]:
 
 def _cost(done: dict[str, dict[str, Any]]) -> str:
     runs = [run for study in done.values() for cell in study["cells"].values() for run in cell["runs"]]
-    trainings = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
-    return (
-        f"On record: {len({run['definition'] for run in runs})} runs, {len(trainings)} trainings of a node, "
-        f"{sum(trainings.values()) / 3600:.0f} h of them, often two side by side.\n"
-    )
+    number = len({run["definition"] for run in runs})
+    return f"On record: {number} runs, {hours(runs):.0f} h of training, often two side by side.\n"
 
 
 def _splits(studies: dict[str, dict[str, Any]]) -> str:

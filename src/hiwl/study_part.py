@@ -231,13 +231,18 @@ def _choices(cells: dict[str, Any]) -> str:
 
 def _costs(cells: dict[str, Any], folds: list[int]) -> str:
     runs = [run for cell in cells.values() for run in cell["runs"]]
-    costs = {key: seconds for run in runs for key, seconds in run["trainings"].items()}  # shared ones once
     machines = ", ".join(sorted({f"{run['hardware']} ({run['device']}, {run['precision']})" for run in runs}))
     counts = next(iter(cells.values()))["galaxies"]
     galaxies = ", ".join(f"{number} {name}" for name, number in counts.items())
     splits = {cell["split_sha256"][:12] for cell in cells.values()}
     split = "in the first fold" if folds else ", ".join(f"split `{name}`" for name in sorted(splits))
-    return f"Galaxies: {galaxies}; {split}. {sum(costs.values()) / 3600:.1f} h on {machines}.\n"
+    return f"Galaxies: {galaxies}; {split}. {hours(runs):.1f} h on {machines}.\n"
+
+
+def hours(runs: list[dict[str, Any]]) -> float:
+    """What all their trainings took, those that runs share once."""
+    trainings = {key: seconds for run in runs for key, seconds in run["trainings"].items()}
+    return float(sum(trainings.values())) / 3600
 
 
 def checkpoints(of_nodes: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
