@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup repro test check lock benchmarks
+.PHONY: help setup repro test test-fast check lock benchmarks
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(BIN)/.ready  ## the environment in .venv, every package by its hash (pip itself may be renewed)
 
@@ -23,7 +23,10 @@ repro: setup  ## from nothing to a registered model, on the parameters committed
 	dvc repro
 
 test: setup  ## every test
-	pytest
+	pytest -n auto
+
+test-fast: setup  ## every test that starts no process
+	pytest -n auto -m "not process"
 
 check: setup  ## format, lint, strict types
 	ruff format --check .

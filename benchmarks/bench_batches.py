@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from common import jpegs, machine, seconds, spread
-from hiwl.augment import AugmentParams, Normalisation, augment, draw
+from hiwl.training.augment import AugmentParams, Normalisation, augment, draw
 
 COUNT, BATCH = 480, 24
 PARAMS = AugmentParams(rotation=25, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)

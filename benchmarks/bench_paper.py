@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import machine, seconds, spread
-from hiwl.augment import Normalisation
-from hiwl.backbone import create
-from hiwl.classifier import predict
-from hiwl.paper import passes
-from hiwl.train import Data, Goal, TrainParams, set_up, train_epoch
+from hiwl.model.backbones import create
+from hiwl.model.classifier import predict
+from hiwl.stages.train import Data, Goal, TrainParams, set_up, train_epoch
+from hiwl.studies.paper import passes
+from hiwl.training.augment import Normalisation
 
 CLASSES = 4  # of the first layer, nine tenths of the work
 TRAINED, VALIDATED = passes("training"), passes("validation")

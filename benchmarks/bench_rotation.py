@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from common import jpegs
-from hiwl.augment import AugmentParams, Normalisation, augment, draw
+from hiwl.training.augment import AugmentParams, Normalisation, augment, draw
 
 PARAMS = AugmentParams(rotation=25, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0)
 AS_IS = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))

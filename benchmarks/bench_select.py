@@ -8,8 +8,8 @@ import pandas as pd
 import yaml
 
 from common import machine, seconds, spread
-from hiwl.select import select
-from hiwl.votes import COLUMNS, ID
+from hiwl.stages.select import select
+from hiwl.survey.votes import COLUMNS, ID
 
 ROWS = 61_578
 

@@ -20,10 +20,10 @@ def measure(way: str) -> tuple[float, float]:
     from lightning_fabric import Fabric
 
     import hiwl  # noqa: F401
-    from hiwl.backbone import create
-    from hiwl.memory import keep_freed_memory
-    from hiwl.params import read_section
-    from hiwl.train import TrainParams, set_up
+    from hiwl.core.memory import keep_freed_memory
+    from hiwl.core.section import read_section
+    from hiwl.model.backbones import create
+    from hiwl.stages.train import TrainParams, set_up
 
     if way == "ours":
         keep_freed_memory()

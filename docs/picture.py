@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from hiwl.images import members
-from hiwl.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
+from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
+from hiwl.model.pixels import members
 
 NAMES = {
     "CRS": "completely round",

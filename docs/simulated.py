@@ -18,9 +18,9 @@ import mlflow
 import pandas as pd
 from PIL import Image
 
-from hiwl.evaluate import wilson
-from hiwl.images import members
-from hiwl.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
+from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
+from hiwl.model.pixels import members
+from hiwl.stages.evaluate import wilson
 
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
 SIDE, EACH = 132, 5

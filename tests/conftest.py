@@ -1,19 +1,106 @@
+import os
+import shutil
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core; before torch is imported
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import yaml
+from filelock import FileLock
 
-import hiwl  # noqa: F401  (before torchvision, timm)
+from hiwl.core import tracking
+from hiwl.core.settings import settings
+from hiwl.model.torchvision_mend import mend_torchvision
+from hiwl.studies.plan import compose
+from project import TREES, Project, make, tiny_params
+from runs import MINE, STUDY, plan_study
 
 ROOT = Path(__file__).parents[1]
 
+mend_torchvision()  # some tests import torchvision and timm themselves
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests state behaviour, on however busy a machine
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.fixture(autouse=True)
+def plain_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No settings of the machine that the tests run on, and each test reads its own."""
+    for name in list(os.environ):
+        if name.startswith(("HIWL_", "DVC_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HIWL_ACCELERATOR", "cpu")
+    monkeypatch.setenv("HIWL_WORKERS", "1")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
-def committed() -> dict[str, object]:
+def committed() -> dict[str, Any]:
     """The parameters as committed."""
-    content: dict[str, object] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     return content
+
+
+@pytest.fixture(scope="session")
+def evaluated_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """The paper's tree on the tiny survey, from `raw` to `evaluate`, without MLflow; made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    project = Project((base if worker_id == "master" else base.parent) / "evaluated")
+    with FileLock(f"{project.folder}.lock"):
+        if not project.folder.exists():
+            evaluate(project)
+    return project
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A project whose pipeline has run once, flat, by `dvc repro`; made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / ".done").exists():
+            project = make(folder)
+            project.run("dvc", "repro")
+            project.commit()
+            (folder / ".done").touch()
+    return Project(folder)
+
+
+def evaluate(project: Project) -> None:
+    project.folder.mkdir()
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(tiny_params("paper"), sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIWL_ACCELERATOR", "cpu")
+        patch.setenv("HIWL_WORKERS", "1")
+        settings.cache_clear()
+        patch.setattr(tracking, "find_spec", lambda name: None)
+        nodes = [("train", node) for node in TREES["paper"]]
+        project.stages(("raw",), ("select",), ("split",), ("pack",), *nodes, ("choose",), ("evaluate",))
+    settings.cache_clear()
+
+
+@pytest.fixture
+def evaluated(evaluated_once: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of it, as working folder, with MLflow out of the way."""
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    project = evaluated_once.copy(tmp_path / "p")
+    monkeypatch.chdir(project.folder)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with a survey of real galaxies and a study `trees`."""
+    from hiwl.studies import table
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "conf", "conf")
+    shutil.rmtree("conf/study")
+    plan_study(STUDY)
+    Path("params.yaml").write_text(yaml.safe_dump(compose(MINE)))
+    table.answers_of.cache_clear()
+    return tmp_path

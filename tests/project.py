@@ -8,9 +8,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import yaml
+
+from hiwl.cli import main
+from hiwl.core.settings import settings
+
+if TYPE_CHECKING:
+    import mlflow
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -48,6 +55,17 @@ class Project:
             raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout}")
         return done
 
+    def stages(self, *commands: tuple[str, ...]) -> None:
+        """Run stages and verbs in this process, which spares the imports."""
+        before = Path.cwd()
+        os.chdir(self.folder)
+        settings.cache_clear()
+        try:
+            for command in commands:
+                main(list(command))
+        finally:
+            os.chdir(before)
+
     def commit(self) -> None:
         """Commit everything as it stands."""
         self.run("git", "add", "--all")
@@ -64,13 +82,50 @@ class Project:
 
     def plant(self, tree: str) -> None:
         """Make `tree` the hierarchy."""
-        nodes = {name: {"sampling": "weighted"} if name == "narrow" else {} for name in TREES[tree]}
-        self.change(hierarchy=TREES[tree], train=self.read()["train"] | {"nodes": nodes})
+        self.change(
+            hierarchy={"name": tree, "nodes": TREES[tree]}, train=self.read()["train"] | {"nodes": recipes(tree)}
+        )
 
     def copy(self, folder: Path) -> "Project":
         """The same project elsewhere, with its cache and outputs."""
         shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
         return Project(folder)
+
+
+def recipes(tree: str) -> dict[str, Any]:
+    """For `train.nodes`."""
+    return {name: {"sampling": {"kind": "weighted"}} if name == "narrow" else {} for name in TREES[tree]}
+
+
+def tiny_params(tree: str) -> dict[str, Any]:
+    """Parameters that run in seconds: 260 galaxies, two epochs of a tiny network."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    train = params["train"] | {"backbone": "test_resnet", "input": 32, "keep": 2, "nodes": recipes(tree)}
+    train["recipe"] |= {"epochs": 2, "batch": 16}
+    return (
+        params
+        | TINY
+        | {"select": params["select"] | {"expected": None}, "train": train}
+        | {"hierarchy": {"name": tree, "nodes": TREES[tree]}}
+    )
+
+
+def store(project: Project) -> "mlflow.MlflowClient":
+    """A client of the project's MLflow store."""
+    import mlflow
+
+    uri = f"sqlite:///{project.folder}/mlflow.db"
+    return mlflow.MlflowClient(uri, uri)
+
+
+def runs(project: Project) -> pd.DataFrame:
+    """The project's runs in MLflow."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder}/mlflow.db")
+    found = mlflow.search_runs(experiment_names=["hiwl"])
+    assert isinstance(found, pd.DataFrame)
+    return found
 
 
 def free_port() -> int:
@@ -120,12 +175,6 @@ def make(folder: Path, tree: str = "flat") -> Project:
     shutil.copy(ROOT / "models/nodes/.gitignore", folder / "models/nodes/.gitignore")
     project = Project(folder)
     project.run("git", "init", "--quiet", "--initial-branch", "main")
-    train = project.read()["train"]
-    recipe = train["recipe"] | {"epochs": 2, "batch": 16}
-    select = project.read()["select"] | {"expected": None}
-    project.change(
-        **TINY, select=select, train=train | {"backbone": "test_resnet", "input": 32, "keep": 2, "recipe": recipe}
-    )
-    project.plant(tree)
+    project.change(**tiny_params(tree))
     project.commit()
     return project

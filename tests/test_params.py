@@ -2,19 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from hiwl import study
-from hiwl.choose import ChooseParams
-from hiwl.claims import CLAIMING
-from hiwl.errors import HiwlError
-from hiwl.pack import PackParams
-from hiwl.params import read_section
-from hiwl.raw import RawParams
-from hiwl.register import RegisterParams
-from hiwl.select import SelectParams
-from hiwl.split import SplitParams
-from hiwl.study import cells, read_study
-from hiwl.train import TrainParams
+from hiwl.core.errors import HiwlError
+from hiwl.core.section import read_section
+from hiwl.model.tree import Tree
+from hiwl.params import Params, check_params, definition
+from hiwl.studies.plan import compose, plan, read_study
+from hiwl.survey.packing import PackParams
+from hiwl.training.params import CrossEntropy, RecipeParams, Shuffled, TrainParams, Weighted
 
 
 @pytest.mark.parametrize(
@@ -40,7 +36,7 @@ def test_a_study_that_is_not_in_order_names_its_own_file(tmp_path: Path, monkeyp
     with pytest.raises(HiwlError, match=r"^conf/study/odd\.yaml: question: is missing"):
         read_study("odd")
     Path("conf/study/odd.yaml").write_text("seeds: [")
-    with pytest.raises(HiwlError, match=r"^conf/study/odd\.yaml: no YAML"):
+    with pytest.raises(HiwlError, match=r"^conf/study/odd\.yaml: not valid YAML"):
         read_study("odd")
 
 
@@ -53,9 +49,8 @@ def test_parameters_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("pack: [", "no YAML"),
-        ("- 1", "expected the sections"),
-        ("packs: {}", "unknown section packs"),
+        ("pack: [", "not valid YAML"),
+        ("- 1", "expected sections such as"),
         ("raw: {}", "section pack is missing"),
     ],
 )
@@ -63,63 +58,47 @@ def test_a_wrong_file_is_told_so(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(HiwlError, match=said):
         read_section("pack", tmp_path / "params.yaml")
-    with pytest.raises(HiwlError, match="not there"):
+    with pytest.raises(HiwlError, match="not found"):
         read_section("pack", tmp_path / "other.yaml")
 
 
 def test_a_node_without_a_recipe_and_a_wrong_override_are_named(committed: dict[str, Any]) -> None:
     params = TrainParams.parse(committed["train"], "train")
-    assert params.recipe_of("narrow").sampling == "weighted"
-    assert params.recipe_of("root").sampling == "shuffled"
+    assert isinstance(params.recipe_of("narrow").sampling, Weighted)
+    assert isinstance(params.recipe_of("root").sampling, Shuffled)
     with pytest.raises(HiwlError, match=r"train\.nodes: deep is missing"):
         params.recipe_of("deep")
-    wrong = TrainParams.parse(committed["train"] | {"nodes": {"root": {"sampling": "fair"}}}, "train")
+    wrong = TrainParams.parse(committed["train"] | {"nodes": {"root": {"sampling": {"kind": "fair"}}}}, "train")
     with pytest.raises(HiwlError, match=r"train\.nodes\.root\.sampling"):
         wrong.recipe_of("root")
 
 
 def chosen(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("*.yaml"))
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("[!_]*.yaml"))
 
 
-@pytest.mark.parametrize("survey", chosen("survey"))
-@pytest.mark.parametrize("hierarchy", chosen("hierarchy"))
-def test_every_choice_in_conf_is_valid(survey: str, hierarchy: str) -> None:
-    for recipe in chosen("recipe"):
-        for backbone in chosen("backbone"):
-            choices = [f"survey={survey}", f"hierarchy={hierarchy}", f"recipe={recipe}", f"backbone={backbone}"]
-            if survey == "files":
-                choices += [f"raw.source.{name}_sha256={64 * 'a'}" for name in ("images", "table")]
-            params = study.compose(choices)
-            RawParams.parse(params["raw"], "raw")
-            SelectParams.parse(params["select"], "select")
-            SplitParams.parse(params["split"], "split")
-            PackParams.parse(params["pack"], "pack")
-            RegisterParams.parse(params["register"], "register")
-            train = TrainParams.parse(params["train"], "train")
-            for node in params["hierarchy"]:
-                train.recipe_of(node)
+GROUPS = ("survey", "hierarchy", "recipe", "backbone")
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in chosen(group)])
+def test_every_choice_in_conf_is_valid(group: str, name: str) -> None:
+    params = Params.parse(compose([f"{group}={name}"]))
+    params.train.check_nodes(Tree(params.hierarchy.nodes))
 
 
 @pytest.mark.parametrize("name", chosen("study"))
 def test_every_run_of_every_study_is_valid_and_no_run_is_another(name: str) -> None:
-    study_of_name = read_study(name)
-    planned = cells(study_of_name)
-    assert len({cell.definition for cell in planned}) == len(planned)
-    for cell in planned:
-        if cell.seed == study_of_name.seeds[0]:
-            params = study.compose(cell.choices)
-            PackParams.parse(params["pack"], "pack")
-            SplitParams.parse(params["split"], "split")
-            ChooseParams.parse(params["choose"], "choose")
-            train = TrainParams.parse(params["train"], "train")
-            assert 0.85 * params["pack"]["side"] <= train.input <= params["pack"]["side"]
-            for node in params["hierarchy"]:
-                train.recipe_of(node)
+    study = read_study(name)
+    planned = plan(study)
+    assert len({run.definition for run in planned}) == len(planned)
+    for run in planned:
+        if run.seed == study.seeds[0]:
+            params = Params.parse(compose(run.choices))
+            assert 0.85 * params.pack.side <= params.train.input <= params.pack.side
 
 
 def test_params_yaml_is_the_composition_of_conf(committed: dict[str, Any]) -> None:
-    assert study.compose([]) == committed
+    assert compose([]) == committed
 
 
 def test_no_parameter_has_a_name_that_the_run_cache_overlooks(committed: dict[str, Any]) -> None:
@@ -132,5 +111,45 @@ def test_no_parameter_has_a_name_that_the_run_cache_overlooks(committed: dict[st
     assert not names(committed) & {"size", "nfiles"}
 
 
-def test_the_papers_claims_are_weighed_by_the_ablations_and_by_the_paper_to_the_letter() -> None:
-    assert {name for name in chosen("study") if read_study(name).cells.keys() >= CLAIMING} == {"ablations", "paper"}
+def test_the_neutral_recipe_is_what_the_classes_have_by_default() -> None:
+    text = (Path(__file__).parents[1] / "conf/recipe/_neutral.yaml").read_text()
+    named = RecipeParams.parse(yaml.safe_load(text) | {"name": "n", "epochs": 1, "batch": 2, "learning_rate": 1})
+    assert named == RecipeParams(name="n", epochs=1, batch=2, learning_rate=1)
+    assert set(yaml.safe_load(text)) == set(RecipeParams.model_fields) - {"name", "epochs", "batch", "learning_rate"}
+
+
+def test_a_part_of_a_recipe_is_merged_and_one_of_another_kind_replaces_it(committed: dict[str, Any]) -> None:
+    nodes = {"root": {"loss": {"votes": 0.5}}, "narrow": {"optimiser": {"kind": "sgd", "momentum": 0.5}}}
+    params = TrainParams.parse(committed["train"] | {"nodes": nodes}, "train")
+    assert params.recipe_of("root").loss == CrossEntropy(smoothing=0.05, votes=0.5)
+    assert params.recipe_of("narrow").optimiser.momentum == 0.5
+    assert params.recipe_of("narrow").optimiser.weight_decay == 1e-4
+
+
+def test_every_section_is_checked_before_a_stage_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for change, said in (
+        ({"train": committed["train"] | {"recipe": committed["train"]["recipe"] | {"epochs": "abc"}}}, "recipe.epochs"),
+        ({"choose": {"views": 9}}, "choose.views"),
+        ({"packs": {}}, "packs: no such parameter"),
+        ({"hierarchy": {"name": "a", "nodes": {"root": ["A"]}}}, "at least two children"),
+    ):
+        Path("params.yaml").write_text(yaml.safe_dump(committed | change))
+        with pytest.raises(HiwlError, match=said):
+            check_params()
+    Path("params.yaml").write_text(yaml.safe_dump(committed))
+    check_params()
+
+
+def test_a_run_is_another_by_what_defines_its_result() -> None:
+    base = definition(compose([]))
+    assert definition(compose(["train.recipe.learning_rate=0.040"])) == base
+    assert definition(compose(["select.expected={CRS: 1}", "register.name=other"])) == base
+    assert definition(compose(["+train.nodes.root.epochs=16"])) == base  # as the recipe has it
+    for other in ("train.seed=2", "split.fold=1", "raw.source.galaxies=7", "train.nodes.narrow.sampling.kind=shuffled"):
+        assert definition(compose([other])) != base
+    selected = compose([])
+    selected["select"]["rules"]["EO"]["Class2.1"] = 0.7
+    assert definition(selected) != base

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from hiwl.adopt import check
-from hiwl.classifier import Classifier
-from hiwl.images import decode
-from hiwl.publish import SUMS, read_sums
+from hiwl.model.classifier import Classifier
+from hiwl.model.pixels import decode
+from hiwl.verbs.adopt import check
+from hiwl.verbs.publish import SUMS, read_sums
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.parent for path in ROOT.glob(f"pretrained/*/{SUMS}"))
@@ -32,7 +31,7 @@ def test_they_are_what_their_sums_and_cards_say(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
 def test_they_answer_and_know_a_spiral(folder: Path) -> None:
-    classifier = Classifier(folder / "choice.json", lambda node, file: folder / node / file, torch.device("cpu"))
+    classifier = Classifier.load(folder, "cpu")
     picture = decode((ROOT / "docs/galaxy.jpg").read_bytes(), classifier.crop, classifier.side)
     routed = classifier(np.stack([picture, picture[::-1]]))
     assert [classifier.tree.classes[label] for label in routed.label] == ["SPI", "SPI"]

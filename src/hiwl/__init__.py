@@ -1,5 +1,25 @@
-"""Sort galaxies by shape from their pictures."""
+"""Sort galaxies by shape from their pictures.
 
-from hiwl import _torchvision_compat
+>>> import hiwl
+>>> hiwl.load("best")(["galaxy.jpg"])
+"""
 
-_torchvision_compat.install()
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hiwl.model.answer import Model
+
+
+def load(weights: "str | Path") -> "Model":
+    """The classifier `weights`: a name in ``pretrained``, such as `best`, or a folder like those there.
+
+    Call it with paths, bytes or arrays of pictures: it gives a table, a row a picture.
+
+    Raises:
+        HiwlError: there is no such folder, or it is not complete.
+    """
+    from hiwl.core.layout import pretrained
+    from hiwl.model.answer import Model
+
+    return Model.load(pretrained(weights))

@@ -1,66 +1,59 @@
-"""Sections of ``params.yaml``: typed, frozen, strict.
+"""``params.yaml`` as a whole: one typed class a section; and what of it a run is known by."""
 
-Every stage states its own section as a subclass of :class:`Section` in its own module, so that a change to one
-stage's parameters is no change to another stage's code. This module only reads and explains.
-"""
+from typing import Any
 
-import json
-from pathlib import Path
-from typing import Any, Self
+from pydantic import Field
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from hiwl.errors import HiwlError
-
-PARAMS = Path("params.yaml")
-SECTIONS = ("raw", "select", "split", "pack", "hierarchy", "train", "choose", "register")
+from hiwl.core.files import digest
+from hiwl.core.section import PARAMS, Section, read_params
+from hiwl.model.tree import ChooseParams, HierarchyParams, Tree
+from hiwl.stages.register import RegisterParams
+from hiwl.survey.packing import PackParams
+from hiwl.survey.selection import SelectParams
+from hiwl.survey.sources import RawParams
+from hiwl.survey.splits import SplitParams
+from hiwl.training.params import TrainParams
 
 
-class Section(BaseModel):
-    """Base of every parameter class: unknown keys, wrong types and later changes are refused."""
+class Definition(Section):
+    """The sections that a run's result follows from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @classmethod
-    def parse(cls, values: Any, where: str = "", file: Path = PARAMS) -> Self:
-        """Check `values` of the section `where` of params.yaml, or of another file where `file` names it.
-
-        Raises:
-            HiwlError: naming every wrong key, its value and what was expected.
-        """
-        try:
-            # Through JSON, where strict mode takes a list for a tuple.
-            return cls.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            raise HiwlError("\n".join(_explain(problem, where, file) for problem in error.errors())) from None
+    raw: RawParams
+    select: SelectParams
+    split: SplitParams
+    pack: PackParams
+    hierarchy: HierarchyParams
+    train: TrainParams
+    choose: ChooseParams
 
 
-def read_section(name: str, path: Path = PARAMS) -> Any:
-    """One section of the parameters file, unchecked.
+class Params(Definition):
+    """All of ``params.yaml``."""
 
-    Raises:
-        HiwlError: where the file is missing or no YAML, holds an unknown section, or lacks this one.
+    registration: RegisterParams = Field(alias="register")
+
+
+def check_params() -> None:
+    """Raise HiwlError unless every section of params.yaml is in order, so that no stage starts on half of them."""
+    params = Params.parse(read_params())
+    params.train.check_nodes(Tree(params.hierarchy.nodes))
+
+
+def definition(parameters: dict[str, Any]) -> str:
+    """Names the run that `parameters` define: the same for the same result.
+
+    A parameter at its default counts as one that is absent, so that a new parameter leaves every earlier run what it
+    was. Each node's recipe counts as a whole, wherever its values stand. What a tree is called and what the rules of
+    `select` are expected to find do not count: they change no result.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise HiwlError(f"{path.absolute()}: not there. Run hiwl in the project's root.") from None
-    except yaml.YAMLError as error:
-        raise HiwlError(f"{path}: no YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise HiwlError(f"{path}: expected the sections {', '.join(SECTIONS)}, found {type(content).__name__}")
-    if unknown := set(content) - set(SECTIONS):
-        raise HiwlError(f"{path}: unknown section {', '.join(sorted(unknown))}; expected {', '.join(SECTIONS)}")
-    if name not in content:
-        raise HiwlError(f"{path}: section {name} is missing")
-    return content[name]
-
-
-def _explain(problem: Any, where: str, file: Path) -> str:
-    key = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
-    if problem["type"] == "extra_forbidden":
-        return f"{file}: {key}: no such parameter (value {problem['input']!r})"
-    if problem["type"] == "missing":
-        return f"{file}: {key}: is missing"
-    return f"{file}: {key}: {problem['msg']} (value {problem['input']!r})"
+    chosen = Definition.parse({name: parameters[name] for name in Definition.model_fields}, file=PARAMS)
+    content = chosen.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={"select": {"expected"}, "hierarchy": {"name"}, "train": {"recipe", "nodes"}},
+    )
+    recipes = {
+        node: chosen.train.recipe_of(node).model_dump(mode="json", exclude_defaults=True)
+        for node in chosen.hierarchy.nodes
+    }
+    return digest([content, recipes])[:16]

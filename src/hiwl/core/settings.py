@@ -1,0 +1,66 @@
+"""Where and how to run: from the environment (``HIWL_...``) or a ``.env`` file, never from ``params.yaml``.
+
+Nothing here changes what a result *is*: a user's files are named here, but what they contain enters the parameters
+by its SHA-256. Precision, devices and compilation change its digits: records keep them, and the report pairs runs of
+one precision alone.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hiwl.core.errors import HiwlError
+
+
+def project_root() -> Path:
+    """The folder that keeps what outlives one pipeline run: mlflow.db, mlruns, results, states to resume from.
+
+    A queued or temporary DVC experiment runs in a copy of the project; DVC tells it where the original is.
+    """
+    return Path(os.environ.get("DVC_ROOT", Path.cwd())).resolve()
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and its meaning."""
+
+    model_config = SettingsConfigDict(env_prefix="HIWL_", extra="ignore", frozen=True)
+
+    images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
+    table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
+    votes: Path | None = Field(None, description="survey `files` by label: CSV of votes on some of its galaxies")
+    weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
+    kaggle_username: str | None = Field(None, description="survey `kaggle`: the user's name there")
+    kaggle_key: SecretStr | None = Field(None, description="survey `kaggle`: the user's API key")
+    kaggle_folder: Path | None = Field(None, description="survey `kaggle`: the archives, downloaded by hand")
+    tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
+    devices: int = Field(1, ge=1, description="how many devices (processes) of one machine train together")
+    machines: int = Field(1, ge=1, description="how many machines train together, each under torchrun")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the arithmetic in training")
+    compile: bool = Field(False, description="torch.compile the model for training, on one GPU with CUDA graphs")
+    workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
+    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
+
+    @field_validator("images", "table", "votes", "weights", "kaggle_folder")
+    @classmethod
+    def _from_the_root(cls, path: Path | None) -> Path | None:
+        """Relative places are the project root's, also where an experiment runs in a copy."""
+        return None if path is None else project_root() / path.expanduser()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        HiwlError: naming each setting with a value that it does not take.
+    """
+    try:
+        return Settings(_env_file=project_root() / ".env")
+    except ValidationError as error:
+        wrong = [f"HIWL_{str(e['loc'][0]).upper()}: {e['msg']} (value {e['input']!r})" for e in error.errors()]
+        raise HiwlError("\n".join(wrong)) from None

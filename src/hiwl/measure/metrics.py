@@ -1,0 +1,51 @@
+"""Accuracy, recall, precision, F1, calibration error of answers."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from hiwl.measure.intervals import wilson
+from hiwl.model.calibration import calibration_error
+from hiwl.model.tree import Ints, Routed
+
+
+def measure_routed(labels: Ints, routed: Routed, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """As :func:`measure`, with the calibration error."""
+    metrics, per_class = measure(labels, routed.label, classes)
+    return metrics | {"calibration_error": calibration_error(routed.probabilities, routed.label, labels)}, per_class
+
+
+def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Accuracy and mean recall, precision, F1 over classes; and a table with a row for each class.
+
+    Intervals are Wilson's, 95 %. Precision where no answer names a class, and recall where no galaxy is of it, count as
+    0.
+    """
+    numbers = range(len(classes))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=list(numbers), zero_division=0.0
+    )
+    right = np.diag(confusion_matrix(labels, predicted, labels=list(numbers)))
+    per_class = pd.DataFrame(
+        {"class": classes, "galaxies": support, "recall": recall, "precision": precision, "f1": f1}
+    )
+    intervals = [wilson(int(k), int(n)) for k, n in zip(right, support, strict=True)]
+    per_class["recall_low"] = [low for low, _ in intervals]
+    per_class["recall_high"] = [high for _, high in intervals]
+    metrics = {
+        "galaxies": len(labels),
+        "accuracy": float((labels == predicted).mean()),
+        "accuracy_interval": list(wilson(int((labels == predicted).sum()), len(labels))),
+        "mean_recall": float(recall.mean()),
+        "mean_precision": float(precision.mean()),
+        "mean_f1": float(f1.mean()),
+    }
+    return metrics, per_class
+
+
+def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:
+    """What :func:`measure_routed` found on the test set, as a record has it."""
+    flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    return flat | {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}

@@ -1,0 +1,38 @@
+"""How far stated probabilities can be believed, and the one number that makes them more believable."""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from hiwl.model.tree import Floats, Ints
+
+BINS = 15
+
+
+def calibration_error(probabilities: Floats, answers: Ints, labels: Ints) -> float:
+    """Expected calibration error: |accuracy - confidence| over 15 equal bins of confidence, weighted by the galaxies in
+    them (Guo et al. 2017, equation 3); 0 without galaxies.
+
+    The confidence is that in the answer, by (n, K) probabilities; routed answers need not be the likeliest class.
+    """
+    if not len(labels):
+        return 0.0
+    confidence, right = probabilities[np.arange(len(answers)), answers], answers == labels
+    of_bin = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(of_bin, weights=right - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def fit_temperature(logits: Tensor, labels: Ints) -> float:
+    """The temperature by which (views, n, K) logits have to be divided for the least negative log-likelihood of the
+    labels under the mean over views (Guo et al. 2017, section 4.2), between 1/20 and 20."""
+    target = torch.from_numpy(labels)
+    values = logits.cpu().double()
+
+    def surprise(logarithm: float) -> float:
+        log_mean = (values / np.exp(logarithm)).log_softmax(dim=2).logsumexp(dim=0)
+        return float(torch.nn.functional.nll_loss(log_mean, target))
+
+    limit = float(np.log(20))
+    return float(np.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x))

@@ -1,0 +1,46 @@
+"""What a model is shown in evaluation: the centre of a packed picture, normalised, turned or mirrored."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Preprocess(NamedTuple):
+    """From packed pictures to a model's input."""
+
+    size: int
+    """Side of the input, in pixels."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of each band, of values in [0, 1]."""
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """The centre of (n, side, side, 3) uint8 pictures: (n, 3, size, size), normalised."""
+        values = self.centre(pictures).permute(0, 3, 1, 2).float()
+        return self.normalise(values).contiguous(memory_format=torch.channels_last)
+
+    def centre(self, pictures: Tensor) -> Tensor:
+        """The central (n, size, size, 3) of (n, side, side, 3)."""
+        start = (pictures.shape[1] - self.size) // 2
+        return pictures[:, start : start + self.size, start : start + self.size]
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """Normalise (n, 3, h, w) of values in [0, 255], in place."""
+        scale, shift = _factors(self, values.device)
+        return values.mul_(scale).add_(shift)
+
+
+def view(inputs: Tensor, number: int) -> Tensor:
+    """One of the eight symmetries of the square of (n, 3, h, w) inputs; 0 leaves them as they are."""
+    turned = torch.rot90(inputs, number % 4, (2, 3))
+    seen = turned.flip(3) if number >= 4 else turned
+    return seen.contiguous(memory_format=torch.channels_last)
+
+
+@cache  # made on the host each time, they would have it wait for a GPU
+def _factors(of: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
+    scale = torch.tensor([1 / (255 * s) for s in of.std], device=device)
+    shift = torch.tensor([-m / s for m, s in zip(of.mean, of.std, strict=True)], device=device)
+    return scale.view(3, 1, 1), shift.view(3, 1, 1)

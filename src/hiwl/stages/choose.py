@@ -1,0 +1,160 @@
+"""Stage `choose`: every combination of the nodes' checkpoints on the validation set; the best one serves.
+
+Writes to ``models/choice``: ``choice.json`` (which checkpoints serve, and how: views, routing, temperatures) and these
+checkpoints, a model to load; ``combinations.csv``, ``metrics.json``, ``record.json``. The best is the combination of
+highest accuracy; among equals that of highest mean recall; then that of the nodes' better-ranked checkpoints, root
+first.
+"""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from hiwl.core import tracking
+from hiwl.core.files import digest, replacing_folder, sha256, write_json
+from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.core.record import Record, new_record
+from hiwl.core.section import read_params, read_section
+from hiwl.core.settings import settings
+from hiwl.model.calibration import calibration_error, fit_temperature
+from hiwl.model.classifier import CHOICE as CHOICE_FILE
+from hiwl.model.classifier import Node, average, device_of
+from hiwl.model.tree import ChooseParams, Floats, HierarchyParams, Ints, Tree, route
+from hiwl.survey.packed import Part, read_split
+
+
+class Answers(NamedTuple):
+    """What one checkpoint says of every validation galaxy."""
+
+    probabilities: Floats
+    """(n, children)."""
+    temperature: float
+
+
+def main() -> None:
+    """Score all combinations and keep the best."""
+    params = ChooseParams.parse(read_section("choose"), "choose")
+    hierarchy = HierarchyParams.parse(read_section("hierarchy"), "hierarchy")
+    tree, folder = Tree(hierarchy.nodes), NODES / hierarchy.name
+    descriptions = {name: json.loads((folder / name / "node.json").read_text()) for name in tree.nodes}
+    validation = read_split("validation", tree)
+    labels = validation.labels
+    device = device_of(settings().accelerator)
+    answers = {
+        (name, checkpoint["file"]): _answers(
+            tree, name, Node(description, folder / name / checkpoint["file"], device), validation, params
+        )
+        for name, description in descriptions.items()
+        for checkpoint in description["checkpoints"]
+    }
+    shares = descriptions["root"]["shares"]
+    table = score(
+        tree, descriptions, {key: said.probabilities for key, said in answers.items()}, labels, shares, params
+    )
+    best = table.iloc[0]
+    pack = read_section("pack")
+    choice = {
+        "hierarchy": tree.nodes,
+        "crop": pack["crop"],
+        "side": pack["side"],
+        "shares": shares,
+        "views": params.views,
+        "routing": params.routing,
+        "temperatures": {name: answers[name, best[name]].temperature for name in tree.nodes},
+        "validation_accuracy": best["accuracy"],
+        "nodes": {
+            name: {key: value for key, value in description.items() if key not in ("checkpoints", "shares")}
+            | {"file": best[name]}
+            for name, description in descriptions.items()
+        },
+    }
+    nodes = {name: Record.model_validate_json((folder / name / "record.json").read_text()) for name in tree.nodes}
+    record = _record(tree, nodes, choice, len(labels))
+    metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
+    metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
+    record = record.finished(metrics)
+    with replacing_folder(CHOICE) as beside:
+        write_json(beside / CHOICE_FILE, choice)
+        for name in tree.nodes:
+            (beside / name).mkdir()
+            shutil.copyfile(folder / name / best[name], beside / name / best[name])
+        table.to_csv(beside / "combinations.csv", index=False)
+        write_json(beside / "metrics.json", metrics)
+        write_json(beside / "record.json", record.to_json())
+    tracking.log_run(record)
+    print(f"choose: best of {len(table)} combinations, validation accuracy {best['accuracy']:.4f}")
+
+
+def score(
+    tree: Tree,
+    descriptions: dict[str, Any],
+    answers: dict[tuple[str, str], Floats],
+    labels: Ints,
+    shares: dict[str, int],
+    params: ChooseParams,
+) -> pd.DataFrame:
+    """All combinations, best first: a column for each node (its checkpoint), and what it reaches.
+
+    `answers` holds for each (node, checkpoint) the probabilities of all images, (n, children): computed once, however
+    many combinations use them.
+    """
+    rows = []
+    files = [[checkpoint["file"] for checkpoint in descriptions[name]["checkpoints"]] for name in tree.nodes]
+    for combination in itertools.product(*files):
+        chosen = dict(zip(tree.nodes, combination, strict=True))
+        routed = route(
+            tree,
+            lambda node, rows, chosen=chosen: answers[node, chosen[node]][rows],  # type: ignore[misc]
+            len(labels),
+            shares,
+            params.routing,
+        )
+        rows.append(
+            chosen
+            | {
+                "accuracy": float((routed.label == labels).mean()),
+                "mean_recall": float(balanced_accuracy_score(labels, routed.label)),
+                "calibration_error": calibration_error(routed.probabilities, routed.label, labels),
+            }
+            | {f"recall_{tree.classes[k]}": float((routed.label[labels == k] == k).mean()) for k in np.unique(labels)}
+        )
+    return pd.DataFrame(rows).sort_values(
+        ["accuracy", "mean_recall"], ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def _answers(tree: Tree, name: str, node: Node, validation: Part, params: ChooseParams) -> Answers:
+    labels = validation.labels
+    logits = node.logits(validation.images, np.arange(len(labels)), params.views)
+    temperature = 1.0
+    if params.calibrated:
+        child_of = tree.labels(name)
+        own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[labels]
+        below = own >= 0
+        temperature = fit_temperature(logits[:, torch.from_numpy(below)], own[below])
+    return Answers(average(logits, temperature), temperature)
+
+
+def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
+    root = nodes["root"]
+    shared = ("backbone", "input", "recipe", "seed", "started_from")
+    return new_record(
+        key=digest([choice, {name: run.key for name, run in nodes.items()}])[:16],
+        kind="choice",
+        name=f"choice {root.columns['backbone']} {root.columns['recipe']} seed {root.columns['seed']}",
+        columns={"tree": "-".join(tree.nodes), **{key: root.columns[key] for key in shared}},
+        parameters={name: values for name, values in read_params().items() if name != "register"}
+        | {"files": {name: chosen["file"] for name, chosen in choice["nodes"].items()}},
+        data={
+            "sources": {path.name: sha256(path) for path in map(Path, (SPLITS_TABLE, PACKED_INDEX))},
+            "counts": root.data["counts"] | {"validation": validation},
+        },
+        hardware={"device": root.environment["device"]},
+    ).model_copy(update={"nodes": {name: run.key for name, run in nodes.items()}})

@@ -1,0 +1,68 @@
+"""Stage `evaluate`: the chosen combination on the test set, once (paper, section 4.3).
+
+Writes to ``reports``: ``metrics.json``, ``per_class.csv`` (counts, recall, precision, F1, intervals),
+``confusion.csv`` (one row a galaxy: label, answer), ``confusion.png``, ``curves.png`` (loss and accuracy of every
+node against epochs), ``answers.csv.gz`` (every galaxy's answer), ``record.json``.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix
+
+from hiwl.core import tracking
+from hiwl.core.files import replacing_folder, write_json
+from hiwl.core.layout import CHOICE, ID, REPORTS
+from hiwl.core.record import Record, nodes_of
+from hiwl.core.settings import settings
+from hiwl.measure.metrics import measure_routed, test_metrics
+from hiwl.measure.plots import draw_confusion, draw_history, save
+from hiwl.model.classifier import Classifier
+from hiwl.model.tree import Ints, Routed
+from hiwl.survey.packed import read_split
+
+
+def main() -> None:
+    """Answer for every test galaxy and measure."""
+    classifier = Classifier.load(CHOICE, settings().accelerator)
+    classes = classifier.tree.classes
+    galaxies, images, labels = read_split("test", classifier.tree)
+    routed = classifier(images)
+    metrics, per_class = measure_routed(labels, routed, classes)
+
+    choice = Record.model_validate_json((CHOICE / "record.json").read_text())
+    nodes = {
+        name: Record.model_validate_json((nodes_of(choice) / name / "record.json").read_text()) for name in choice.nodes
+    }
+    record = choice.finished(test_metrics(metrics, per_class))
+    answers = answers_table(galaxies, labels, routed, classes)
+    with replacing_folder(REPORTS) as beside:
+        write_json(
+            beside / "metrics.json",
+            metrics | {"recall": dict(zip(classes, per_class["recall"], strict=True))},
+        )
+        per_class.to_csv(beside / "per_class.csv", index=False)
+        answers[["label", "answer"]].to_csv(beside / "confusion.csv", index=False)
+        counts = confusion_matrix(labels, routed.label, labels=range(len(classes)))
+        save(
+            draw_confusion(counts, classes, f"{choice.columns['survey']}: {len(labels)} test galaxies"),
+            beside / "confusion.png",
+        )
+        save(draw_history({name: run.history for name, run in nodes.items()}), beside / "curves.png")
+        answers.to_csv(
+            beside / "answers.csv.gz",
+            index=False,
+            float_format="%.4f",
+            compression={"method": "gzip", "mtime": 0},
+        )
+        write_json(beside / "record.json", record.to_json())
+    tracking.log_report(record, REPORTS)
+    low, high = metrics["accuracy_interval"]
+    print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
+
+
+def answers_table(galaxies: Ints, labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
+    """One row a test galaxy, by GalaxyID: its label, the answer, the probability of every class."""
+    names = np.array(classes)
+    table = pd.DataFrame({ID: galaxies, "label": names[labels], "answer": names[routed.label]})
+    table[[f"p_{name}" for name in classes]] = routed.probabilities
+    return table

@@ -1,0 +1,48 @@
+"""Stage `split`: training, validation and test set (paper, Table 2).
+
+Writes to ``data/splits``: ``splits.csv`` (GalaxyID, class, split) and the contract's results.
+"""
+
+import pandas as pd
+
+from hiwl.core.files import replacing
+from hiwl.core.layout import CLEAN_TABLE, ID, SPLITS, SPLITS_TABLE
+from hiwl.core.section import read_section
+from hiwl.survey import contracts
+from hiwl.survey.splits import NAMES, SplitParams, counts, split
+
+
+def main() -> None:
+    """Split the clean selection and hold the result to its contract."""
+    params = SplitParams.parse(read_section("split"), "split")
+    clean = pd.read_csv(CLEAN_TABLE, usecols=[ID, "class"])
+    splits = split(clean, params)
+    check(splits, clean, params)
+    with replacing(SPLITS_TABLE) as beside:
+        splits.to_csv(beside, index=False)
+    print(f"split: {splits['split'].value_counts()[list(NAMES)].to_dict()}")
+
+
+def check(splits: pd.DataFrame, clean: pd.DataFrame, params: SplitParams) -> None:
+    """Hold the splits to their contract: disjoint, complete, and as many of each class as the rule says."""
+    import great_expectations.expectations as gxe
+
+    number = {name: counts(int(n), params) for name, n in clean["class"].value_counts().items()}
+    checked = NAMES if params.training is None else NAMES[1:]  # of thinned training, the total alone
+    training = params.training or sum(parts["training"] for parts in number.values())
+    contracts.enforce(
+        "split",
+        splits.assign(
+            class_and_split=splits["class"] + " " + splits["split"], is_clean=splits[ID].isin(set(clean[ID]))
+        ),
+        [
+            gxe.ExpectColumnValuesToBeUnique(column=ID),
+            gxe.ExpectColumnValuesToBeInSet(column="is_clean", value_set=[True]),
+            gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(NAMES)),
+            *contracts.counts("split", {"training": training}),
+            *contracts.counts(
+                "class_and_split", {f"{name} {part}": parts[part] for name, parts in number.items() for part in checked}
+            ),
+        ],
+        SPLITS / "validation",
+    )

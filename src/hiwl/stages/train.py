@@ -1,0 +1,177 @@
+"""Stage `train@<node>`: one model for one node of the hierarchy (paper, sections 3 and 4.1).
+
+Writes to ``models/nodes/<tree>/<node>``: the best checkpoints as safetensors, ``node.json`` (what a checkpoint needs to be
+used, and how good each is), ``history.csv`` (one row an epoch), ``record.json`` (the run, as MLflow has it).
+
+After every epoch the whole state is kept in ``.work/train/<key>`` in the project's root. The key names everything that
+the result depends on; whoever starts the same training again goes on from there, to the same bits.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+
+import hiwl
+from hiwl.core import tracking
+from hiwl.core.errors import HiwlError
+from hiwl.core.files import digest, replacing_folder, sha256, write_json
+from hiwl.core.layout import NODES, WORK
+from hiwl.core.record import Record, new_record
+from hiwl.core.section import read_section
+from hiwl.core.settings import Settings, project_root, settings
+from hiwl.model import backbones
+from hiwl.model.tree import HierarchyParams, Tree
+from hiwl.training.checkpoints import Checkpoints
+from hiwl.training.data import NodeData, read_data
+from hiwl.training.params import TrainParams
+from hiwl.training.schedule import accuracies, is_over
+from hiwl.training.trainer import Trainer, seed_of
+
+CODE = ("model", "training")  # the folders that a training's result depends on
+
+
+def main(node: str) -> None:
+    """Train the model of `node`, from where an earlier run of the same training was stopped."""
+    params = TrainParams.parse(read_section("train"), "train")
+    hierarchy = HierarchyParams.parse(read_section("hierarchy"), "hierarchy")
+    tree = Tree(hierarchy.nodes)
+    if node not in tree.nodes:
+        raise HiwlError(f"{node}: not a node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
+    params.check_nodes(tree)
+    data = read_data(tree, node, params.recipe_of(node).needs_votes)
+    side = data.images.shape[1]
+    if not 0.85 * side <= params.input <= side:
+        # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
+        raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.side, which is {side}")
+    history = fit(node, hierarchy, params, data)
+    print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
+
+
+def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData) -> list[dict[str, float]]:
+    """Train to the end, write the node's folder, and give the history: one row an epoch."""
+    here = settings()
+    key = _key(node, hierarchy, params, data)
+    work = project_root() / WORK / "train" / key
+    lock = FileLock(work.with_suffix(".lock"))  # two experiments may share a node's training, and its state
+    torch.set_num_threads(max(1, here.threads // here.devices))
+    torch.manual_seed(seed_of(params.seed, node, 0))
+    fabric = _launch(here)
+    state: dict[str, Any] | None = None
+    if fabric.global_rank == 0:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        checkpoints = Checkpoints(work, params.keep)
+        state = checkpoints.load()
+        if state is not None:
+            print(f"train@{node}: going on after epoch {len(state['history'])}, from {work}")
+    state = fabric.broadcast(state)  # other machines do not see the file
+    made = backbones.create(params.backbone, data.children, params.pretrained, here.weights, params.head)
+    trainer = Trainer(fabric, made.model, data, params, node, here.compile)
+    if state is not None:
+        trainer.load_state_dict(state)
+    record = _record(key, trainer, hierarchy, data, made.started_from)
+
+    while not is_over(trainer.recipe, trainer.history):
+        row = trainer.epoch() | trainer.validate()
+        trainer.history.append({"epoch": float(len(trainer.history) + 1), **row})
+        if fabric.global_rank == 0:
+            checkpoints.save(trainer)
+            try:
+                tracking.log_run(record.with_history(trainer.history))
+            except Exception as error:  # the epoch is safe, and logged with the next one or at the end
+                print(f"train@{node}: MLflow did not take epoch {len(trainer.history)}: {error}", file=sys.stderr)
+        fabric.barrier()
+
+    if fabric.global_rank == 0:
+        record = record.with_history(trainer.history).finished(_metrics(trainer.history))
+        _write_node(NODES / hierarchy.name / node, trainer, checkpoints, record, data)
+        tracking.log_run(record)
+        checkpoints.remove()
+        lock.release()
+    return trainer.history
+
+
+def _launch(here: Settings) -> Fabric:
+    """The processes of this training, each of which comes out of here."""
+    processes = here.devices * here.machines
+    if TorchElasticEnvironment.detect() and (started := TorchElasticEnvironment().world_size()) != processes:
+        raise HiwlError(
+            f"torchrun started {started} processes, but HIWL_DEVICES x HIWL_MACHINES is {processes}: set HIWL_DEVICES "
+            "to the processes of each machine and HIWL_MACHINES to the number of machines"
+        )
+    fabric = Fabric(
+        accelerator=here.accelerator, devices=here.devices, num_nodes=here.machines, precision=here.precision
+    )
+    fabric.launch()
+    if fabric.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, which convolutions take anyway
+        torch.backends.cudnn.benchmark = True
+    return fabric
+
+
+def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData) -> str:
+    """Names everything that this training's result depends on: parameters, data and code."""
+    package = Path(str(hiwl.__file__)).parent
+    code = {str(path.relative_to(package)): sha256(path) for name in CODE for path in package.glob(f"{name}/**/*.py")}
+    own = params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": params.recipe_of(node).model_dump()}
+    here = settings()
+    run = [here.precision, here.devices * here.machines, here.compile, torch.__version__]
+    return digest([node, hierarchy.nodes, own, data.sources, code, run])[:16]
+
+
+def _record(key: str, trainer: Trainer, hierarchy: HierarchyParams, data: NodeData, started_from: str) -> Record:
+    params, recipe, here = trainer.params, trainer.recipe, settings()
+    return new_record(
+        key=key,
+        kind="node",
+        name=f"{trainer.node} {params.backbone} {recipe.name} seed {params.seed}",
+        columns={
+            "node": trainer.node,
+            "backbone": params.backbone,
+            "input": params.input,
+            "recipe": recipe.name,
+            "seed": params.seed,
+            "started_from": started_from,
+        },
+        parameters={
+            "raw": {"survey": read_section("raw")["survey"]},
+            "hierarchy": hierarchy.model_dump(),
+            "train": params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": recipe.model_dump()},
+        },
+        data={"sources": data.sources, "counts": {name: len(rows) for name, rows in data.rows.items()}},
+        hardware=trainer.hardware | {"precision": here.precision, "compiled": str(here.compile)},
+    )
+
+
+def _metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        "best_validation_accuracy": max(accuracies(history)),
+        "epochs": float(len(history)),
+        "cost_seconds": sum(row["seconds"] + row["validation_seconds"] for row in history),
+    }
+
+
+def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record: Record, data: NodeData) -> None:
+    params, best = trainer.params, checkpoints.best(trainer.history)
+    with replacing_folder(folder) as beside:
+        for kept in best:
+            shutil.copyfile(checkpoints.folder / kept.file, beside / kept.file)
+        write_json(
+            beside / "node.json",
+            {
+                "node": trainer.node,
+                "children": record.parameters["hierarchy"]["nodes"][trainer.node],
+                **{name: getattr(params, name) for name in ("backbone", "input", "mean", "std")},
+                "shares": data.shares,
+                "checkpoints": [kept._asdict() for kept in best],
+            },
+        )
+        pd.DataFrame(trainer.history).to_csv(beside / "history.csv", index=False)
+        write_json(beside / "record.json", record.to_json())

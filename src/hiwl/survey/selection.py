@@ -1,0 +1,71 @@
+"""The clean selection: galaxies whose votes are clear (paper, section 2; thresholds of Willett et al. 2013)."""
+
+import pandas as pd
+
+from hiwl.core.errors import HiwlError
+from hiwl.core.layout import ID
+from hiwl.core.section import Section
+from hiwl.survey.votes import COLUMNS
+
+
+class SelectParams(Section):
+    """Section `select`."""
+
+    rules: dict[str, dict[str, float]]
+    """For each class the columns of the vote table and the values that they must exceed (strictly)."""
+    expected: dict[str, int] | None
+    """How many galaxies of each class this survey holds; null where that is not known beforehand."""
+
+
+def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The galaxies that exactly one rule takes, with their class and the votes that the rules look at.
+
+    Raises:
+        HiwlError: a rule on a column that is not in the table, or galaxies that two rules take, by their IDs.
+    """
+    if unknown := {column for rule in rules.values() for column in rule} - set(COLUMNS):
+        raise HiwlError(f"select.rules: no such column of the vote table: {', '.join(sorted(unknown))}")
+    taken = pd.DataFrame({name: (votes[list(rule)] > pd.Series(rule)).all(axis=1) for name, rule in rules.items()})
+    if (twice := taken.sum(axis=1) > 1).any():
+        examples = [
+            f"{votes[ID][row]} ({' and '.join(taken.columns[taken.loc[row]])})" for row in taken.index[twice][:10]
+        ]
+        raise HiwlError(f"select.rules: {twice.sum()} galaxies are in two classes: {', '.join(examples)}")
+    clean = taken.any(axis=1)
+    deciding = [column for column in COLUMNS if any(column in rule for rule in rules.values())]
+    return pd.concat(
+        [
+            votes.loc[clean, ID],
+            taken[clean].idxmax(axis=1).rename("class"),
+            votes.loc[clean, deciding],
+            class_votes(votes[clean], rules),
+        ],
+        axis=1,
+    )
+
+
+def class_votes(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A column ``votes_<class>`` for each class: the share of the volunteers who described the galaxy so.
+
+    That is the last column of the class's rule, the end of its way down the tree of questions. What is left to 1 went
+    to no class (a star, a disk without arms).
+    """
+    return pd.DataFrame({f"votes_{name}": votes[list(rule)[-1]] for name, rule in rules.items()})
+
+
+def labelled(table: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """The galaxies of a table of labels; where it has votes too, the rules must give them the same class.
+
+    Raises:
+        HiwlError: they do not, by the galaxies' IDs.
+    """
+    if "Class1.1" not in table:
+        return table[[ID, "class"]]
+    known = table.dropna()
+    ruled = select(known, rules).set_index(ID)["class"].reindex(known[ID])
+    if (other := ruled.to_numpy() != known["class"].to_numpy()).any():
+        raise HiwlError(
+            f"HIWL_VOTES: the votes give {other.sum()} galaxies another class than the table of labels, or none: "
+            f"{', '.join(map(str, known.loc[other, ID][:10]))}"
+        )
+    return pd.concat([table[[ID, "class"]], class_votes(table, rules)], axis=1)

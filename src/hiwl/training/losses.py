@@ -1,0 +1,88 @@
+"""What a node's outputs are held to: targets and losses (paper, section 3.3)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hiwl.core.errors import HiwlError
+from hiwl.training.data import NodeData
+from hiwl.training.params import CrossEntropy
+
+
+class SoftCrossEntropy:
+    """Cross-entropy against smoothed labels and votes."""
+
+    def __init__(self, params: CrossEntropy, data: NodeData, device: torch.device) -> None:
+        taught = data.labels["training"]
+        by_votes = data.votes["training"] if data.votes and params.smoothing_by == "similarity" else None
+        smoothed = smoothing_matrix(data.children, params.smoothing, by_votes, taught)
+        self._targets = {
+            name: targets(labels, smoothed, data.votes[name] if data.votes else None, params.votes).to(device)
+            for name, labels in data.labels.items()
+        }
+        shares = torch.bincount(taught, minlength=data.children) / len(taught)
+        self._adjustment = (params.logit_adjustment * shares.log()).to(device)
+
+    def targets(self, split: str) -> Tensor:
+        """(n, children): what the galaxies of the `split` are to be answered with; rows sum to 1."""
+        return self._targets[split]
+
+    def __call__(self, output: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """Of the logits of a training batch; a model's auxiliary outputs, which follow its main one, count .3 each
+        (Szegedy et al. 2015, section 5)."""
+        main, *auxiliary = (output,) if isinstance(output, Tensor) else output
+        losses = [cross_entropy(logits.float() + self._adjustment, target) for logits in (main, *auxiliary)]
+        return losses[0] + 0.3 * torch.stack(losses[1:]).sum() if auxiliary else losses[0]
+
+    def validation(self, logits: Tensor, rows: slice) -> Tensor:
+        """Summed over the `rows` of the validation set, whose classes weigh as they come."""
+        return cross_entropy(logits, self._targets["validation"][rows], reduction="sum")
+
+
+LOSSES = {"cross_entropy": SoftCrossEntropy}
+
+
+def smoothing_matrix(
+    classes: int, smoothing: float, votes: Tensor | None = None, labels: Tensor | None = None
+) -> Tensor:
+    """(K, K): the smoothed target of every class (paper, section 3.3). Rows sum to 1.
+
+    The target class weighs 1 - smoothing, each other class smoothing / (K - 1): torch's own `label_smoothing` shares
+    the smoothing among all K classes, the target class included, and is another loss. Where the `votes` (n, K) on
+    galaxies of classes `labels` (n,) are given (rows of NaN: not known), the other classes share the smoothing as the
+    votes did on average over the class instead.
+
+    Raises:
+        HiwlError: votes are given, but for some class none that names another class.
+    """
+    others = 1 - torch.eye(classes)
+    if votes is not None and labels is not None:
+        known = ~votes.isnan().any(dim=1)
+        for label in range(classes):
+            of_class = votes[known & (labels == label)].sum(dim=0)
+            others[label] *= of_class
+        if not bool((others.sum(dim=1) > 0).all()):
+            raise HiwlError(
+                "train.recipe.loss.smoothing_by: similarity needs votes on galaxies of every class: give them with the "
+                "survey (raw.source.votes_sha256), or use smoothing_by: even"
+            )
+    return (1 - smoothing) * torch.eye(classes) + smoothing * others / others.sum(dim=1, keepdim=True)
+
+
+def targets(labels: Tensor, smoothed: Tensor, votes: Tensor | None, share: float) -> Tensor:
+    """(n, K) targets of n galaxies: the `smoothed` row of each one's class, and for `share` of it its own votes.
+
+    `votes` (n, K) are shares of the volunteers, rows sum to 1 or are NaN where they are not known; None: nowhere.
+    """
+    found = smoothed[labels]
+    if votes is None or share == 0:
+        return found
+    return torch.where(votes.isnan(), found, (1 - share) * found + share * votes)
+
+
+def mix(inputs: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """`share` of every picture and target with the rest of the one before it in the batch (Zhang et al. 2018)."""
+    return (
+        share * inputs + (1 - share) * inputs.roll(1, 0),
+        share * target + (1 - share) * target.roll(1, 0),
+    )

@@ -1,0 +1,156 @@
+"""Section `train`: what is trained, and how (paper, sections 3 and 4.1).
+
+Every part of a recipe has a neutral default, with which nothing is done; ``conf/recipe`` states what differs. A loss,
+an optimiser or a sampling is known by its `kind`: another one is one more class here, and one more in
+``training.losses`` (or wherever the part is made).
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from hiwl.core.errors import HiwlError
+from hiwl.core.section import Section
+
+if TYPE_CHECKING:
+    from hiwl.model.tree import Tree
+
+Head = Literal["library", "linear"]
+
+
+class AugmentParams(Section):
+    """Part `augment`: what a training picture goes through."""
+
+    rotation: float = Field(0, ge=0, le=180)
+    """Uniform in +- so many degrees; corners that come into view are black."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Area of the random crop as a share of the picture's."""
+    ratio: tuple[float, float] = (1.0, 1.0)
+    """Width by height of the random crop; its logarithm is uniform."""
+    flip: float = Field(0, ge=0, le=1)
+    """Probability of each of the two flips."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {self.scale} must rise within (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must rise from above 0")
+        return self
+
+
+class CrossEntropy(Section):
+    """Cross-entropy with soft targets."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    smoothing: float = Field(0, ge=0, lt=1)
+    """Share of the target that goes to the other classes (paper, section 3.3)."""
+    smoothing_by: Literal["even", "similarity"] = "even"
+    """How the others share it: evenly (the paper), or as the volunteers' votes did on average over the training
+    galaxies of the class (the paper's future work; needs votes)."""
+    votes: float = Field(0, ge=0, le=1)
+    """Share of the target that is the volunteers' votes on the galaxy itself, where they are known."""
+    logit_adjustment: float = Field(0, ge=0)
+    """So many times the logarithm of the classes' shares is added to the logits in training (Menon et al. 2021)."""
+
+
+class SGD(Section):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    """On every parameter."""
+
+
+class Shuffled(Section):
+    """Every sample once an epoch."""
+
+    kind: Literal["shuffled"] = "shuffled"
+
+
+class Weighted(Section):
+    """As many draws with replacement as there are samples, each class as often as any other (paper, section 3.2)."""
+
+    kind: Literal["weighted"] = "weighted"
+
+
+class RecipeParams(Section):
+    """Part `train.recipe`; a node may override any of it but the name (`train.nodes`)."""
+
+    name: str
+    epochs: int = Field(gt=0)
+    """At most so many; also the length of the schedule."""
+    patience: int | None = Field(None, gt=0)
+    """Stop when for so many epochs neither the loss fell nor the validation accuracy rose; null: never."""
+    stopping: Literal["validation", "training"] = "validation"
+    """Which loss: the validation set's (the paper's text) or that of training (its published code)."""
+    batch: int = Field(gt=1)
+    learning_rate: float = Field(gt=0)
+    """The highest rate of the schedule."""
+    schedule: Literal["cosine", "one-cycle"] = "one-cycle"
+    """Cosine to 0, stepped once an epoch (the paper); or a rise over the first quarter and a cosine to 0, stepped
+    with every batch."""
+    optimiser: SGD = SGD()
+    sampling: Annotated[Shuffled | Weighted, Field(discriminator="kind")] = Shuffled()
+    loss: CrossEntropy = CrossEntropy()
+    augment: AugmentParams = AugmentParams()
+    mixup: float = Field(0, ge=0)
+    """Two pictures and their targets are mixed in shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: never."""
+    averaging: float = Field(0, ge=0, lt=1)
+    """Decay, per step, of the moving average of weights that is validated and kept; 0: the weights themselves."""
+
+    @property
+    def needs_votes(self) -> bool:
+        """Whether the volunteers' votes are part of the targets."""
+        return self.loss.smoothing_by == "similarity" or self.loss.votes > 0
+
+
+class TrainParams(Section):
+    """Section `train`."""
+
+    seed: int = Field(ge=0)
+    backbone: str
+    """A classifier of timm, torchvision or hiwl."""
+    pretrained: str
+    """`scratch`, `hub`, or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
+    head: Head
+    """How the new last layer is drawn (:func:`hiwl.model.backbones.create`)."""
+    input: int = Field(gt=0)
+    """Side of what the model sees, in packed pixels; at most `pack.side`."""
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """Of each band, of values in [0, 1]."""
+    keep: int = Field(gt=0)
+    """How many checkpoints of a node compete in `choose`."""
+    recipe: RecipeParams
+    nodes: dict[str, dict[str, Any]]
+    """For every node of the hierarchy what it does otherwise than `recipe`."""
+
+    def recipe_of(self, node: str) -> RecipeParams:
+        """The recipe with the node's own values."""
+        if node not in self.nodes:
+            raise HiwlError(f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe")
+        own = self.nodes[node]
+        if "name" in own:
+            raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
+        return type(self.recipe).parse(_merge(self.recipe.model_dump(), own), f"train.nodes.{node}")
+
+    def check_nodes(self, tree: "Tree") -> None:
+        """Raise HiwlError unless there is a sound recipe for every node of the `tree` and for no other."""
+        if unknown := set(self.nodes) - set(tree.nodes):
+            raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is not a node of the hierarchy")
+        for node in tree.nodes:
+            self.recipe_of(node)
+
+
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `own` values; a part of another kind replaces the whole part."""
+    merged = dict(base)
+    for name, value in own.items():
+        part: Any = base.get(name)
+        is_same_kind = (
+            isinstance(part, dict) and isinstance(value, dict) and value.get("kind") in (None, part.get("kind"))
+        )
+        merged[name] = _merge(part, value) if is_same_kind else value
+    return merged

@@ -1,0 +1,56 @@
+"""`hiwl report`: what was measured, from the records in ``results`` alone; nothing is measured anew.
+
+Writes ``docs/results.md`` (one page), ``docs/results/<study>.md`` with a chart each, ``results/<survey>/runs.csv`` (the
+index of the records), and ``report.html`` (not git's): all pages in one file, with every picture.
+"""
+
+import json
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from hiwl.core.errors import HiwlError
+from hiwl.core.layout import ID
+from hiwl.core.record import keep_run, read_output, read_results, results
+from hiwl.studies.page import Report, write_pages
+from hiwl.studies.plan import definition_of, plan, read_study, study_names
+from hiwl.studies.table import nodes_table, read_files, runs_table, write_indexes
+
+
+def main() -> None:
+    """Take up the run in this folder, where its galaxies are real, and write all pages."""
+    keep_run(read_output)
+    kept = read_results()
+    if not kept:
+        raise HiwlError(f"{results()}: no records of runs. Runs on real galaxies leave them there.")
+    studies = {name: read_study(name) for name in study_names()}
+    planned = {name: plan(study) for name, study in tqdm(studies.items(), "reading studies", unit="study")}
+    runs = runs_table(studies, planned, kept)
+    files = read_files(kept)
+    report = Report(studies, planned, runs, nodes_table(files), files, _noise())
+    written = write_pages(report)
+    write_indexes(runs, kept)
+    known = {run.definition for of_study in planned.values() for run in of_study}
+    for file in sorted(set(files) - set(runs["file"])):
+        why = "not evaluated yet" if definition_of(files[file]) in known else "not a run of any study"
+        print(f"report: {file} is left out: {why}")
+    print(
+        f"report: {runs['file'].nunique()} runs in {len(studies)} studies; {len(written)} files, the first {written[0]}"
+    )
+
+
+def _noise() -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
+    """What `hiwl redraw` found, by survey.
+
+    Raises:
+        HiwlError: two surveys have redrawn one galaxy.
+    """
+    found = {
+        path.parent.name: (json.loads(path.read_text()), pd.read_csv(path.with_name("redraw.csv.gz")))
+        for path in sorted(results().glob("*/redraw.json"))
+    }
+    ids = pd.concat([table[ID] for _, table in found.values()]) if found else pd.Series(dtype=int)
+    if len(twice := ids[ids.duplicated()]):
+        raise HiwlError(f"{results()}/*/redraw.csv.gz: galaxy {twice.iloc[0]} is in two of them; delete one")
+    return found

@@ -1,0 +1,247 @@
+import base64
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import torch
+from safetensors.torch import save_file
+
+from hiwl.core import tracking
+from hiwl.core.errors import HiwlError
+from hiwl.core.files import write_json
+from hiwl.model import backbones
+from hiwl.model.classifier import Classifier
+from hiwl.model.pixels import decode
+from hiwl.stages import register
+from hiwl.verbs import adopt, publish, restore
+from pictures import bomb, jpeg
+from project import TREES, Project, environment, free_port, store, wait_for
+
+CROP, SIZE = 40, 32
+pytestmark = pytest.mark.xdist_group("served")  # one server for all
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of the paper's tree with random but outspoken weights."""
+    folder = tmp_path_factory.mktemp("model")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        torch.manual_seed(1)
+        nodes = {}
+        choice = folder / "choice"
+        for name, children in TREES["paper"].items():
+            model = backbones.create("test_resnet", len(children), "scratch", None).model
+            with torch.no_grad():
+                model.get_parameter("fc.weight").normal_(0, 8)
+            (choice / name).mkdir(parents=True)
+            save_file(model.state_dict(), choice / name / "best.safetensors")
+            nodes[name] = {
+                "node": name,
+                "children": children,
+                "backbone": "test_resnet",
+                "input": SIZE,
+                "mean": [0.046, 0.041, 0.030],
+                "std": [0.090, 0.075, 0.065],
+                "file": "best.safetensors",
+            }
+        shares = {"CRS": 5, "IBS": 5, "SPI": 5, "CSS": 1, "EO": 4}
+        content = {"hierarchy": TREES["paper"], "crop": CROP, "side": SIZE, "shares": shares, "nodes": nodes}
+        content |= {"views": 1, "routing": "hard", "temperatures": {"root": 1.0, "narrow": 1.0}}
+        write_json(choice / "choice.json", content)
+        register.save(folder / "served", choice)
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    # MLflow puts the model's own copy of the package first, for the rest of the process: undo it for the other tests.
+    path, modules = list(sys.path), {name: module for name, module in sys.modules.items() if name.startswith("hiwl")}
+    loaded = mlflow.pyfunc.load_model(str(folder / "served"))
+    sys.path[:] = path
+    sys.modules.update(modules)
+    return loaded
+
+
+PICTURES = [jpeg(seed) for seed in range(60)]
+BAD = [b"", b"hello", PICTURES[0][:200], jpeg(1, side=20), b"\xff\xd8\xff" + bytes(1000)]
+
+
+def test_the_pyfunc_and_the_classifier_agree_whatever_the_batch(folder: Path, model: Any) -> None:
+    classifier = Classifier.load(folder / "choice", "cpu")
+    routed = classifier(np.stack([decode(picture, CROP, SIZE) for picture in PICTURES]))
+    assert {len(path) for path in routed.routes} == {2, 3}  # some stop after the first layer, some do not
+    for batch in (1, 7, len(PICTURES)):
+        parts = [
+            model.predict(pd.DataFrame({"image": PICTURES[start : start + batch]}))
+            for start in range(0, len(PICTURES), batch)
+        ]
+        answers = pd.concat(parts, ignore_index=True)
+        assert answers["answer"].tolist() == [classifier.tree.classes[label] for label in routed.label]
+        assert answers["route"].tolist() == [" > ".join(path) for path in routed.routes]
+        found = answers[[f"p_{name}" for name in classifier.tree.classes]].to_numpy(float)
+        assert np.abs(found - routed.probabilities).max() < 1e-5
+        assert answers["error"].isna().all()
+
+
+def test_bad_images_become_rows_that_say_so_and_the_others_are_answered(model: Any) -> None:
+    values = [PICTURES[0], *BAD, base64.b64encode(PICTURES[0]).decode(), "no base64!", None, 7, PICTURES[1]]
+    answers = model.unwrap_python_model().predict(None, pd.DataFrame({"image": pd.Series(values, dtype=object)}))
+    good = [0, 6, 10]
+    assert answers["error"].isna().tolist() == [row in good for row in range(len(values))]
+    assert answers["answer"].notna().tolist() == [row in good for row in range(len(values))]
+    assert answers.loc[0].drop("error").equals(answers.loc[6].drop("error"))
+
+
+def test_no_image_is_no_error(model: Any) -> None:
+    assert len(model.unwrap_python_model().predict(None, pd.DataFrame({"image": []}))) == 0
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    port = free_port()
+    process = subprocess.Popen(
+        ["mlflow", "models", "serve", "-m", "served", "--env-manager", "local", "-p", str(port)],
+        cwd=folder,
+        env=environment(),
+        start_new_session=True,
+    )
+    try:
+        wait_for(process, f"http://127.0.0.1:{port}/ping")
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "instances", "inputs"])
+def test_every_json_form_answers_the_good_pictures_beside_bad_ones(server: str, model: Any, form: str) -> None:
+    good = text(PICTURES[0])
+    pictures = [good, "no base64!", *map(text, BAD), text(bomb()), "", good]
+    body = {
+        "dataframe_split": {"columns": ["image"], "data": [[picture] for picture in pictures]},
+        "dataframe_records": [{"image": picture} for picture in pictures],
+        "instances": [{"image": picture} for picture in pictures],
+        "inputs": {"image": pictures},
+    }[form]
+    answer = requests.post(server, json={form: body}, timeout=60)
+    assert answer.status_code == 200
+    rows = answer.json()["predictions"]
+    assert [row["error"] is None for row in rows] == [True, *[False] * (len(pictures) - 2), True]
+    wanted = model.predict(pd.DataFrame({"image": [PICTURES[0]]})).iloc[0]
+    for row in (rows[0], rows[-1]):
+        assert row["answer"] == wanted["answer"]
+        assert row["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
+
+
+@pytest.mark.process
+def test_a_parquet_request_with_a_binary_column_is_answered(server: str) -> None:
+    buffer = io.BytesIO()
+    pd.DataFrame({"image": PICTURES + BAD}).to_parquet(buffer)
+    kind = {"Content-Type": "application/vnd.apache.parquet"}
+    answer = requests.post(server, data=buffer.getvalue(), headers=kind, timeout=60)
+    assert answer.status_code == 200
+    rows = answer.json()["predictions"]
+    assert [row["error"] is None for row in rows] == [True] * len(PICTURES) + [False] * len(BAD)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"instances": [{"image": text(bad)} for bad in BAD] + [{"image": "no base64!"}, {"image": ""}]}),
+        json.dumps({"inputs": {"image": ["junk!", "äö", text(PICTURES[0][:300])]}}),
+        json.dumps({"dataframe_split": {"columns": ["image"], "data": [["no base64!"]]}}),
+        json.dumps({"dataframe_split": {"columns": ["picture"], "data": [[text(PICTURES[0])]]}}),
+        json.dumps({"instances": [{"image": 7}]}),
+        json.dumps({"instances": [{"image": None}]}),
+        json.dumps({"image": text(PICTURES[0])}),
+        "{",
+    ],
+)
+def test_no_answer_shows_a_stack_trace_or_a_path(server: str, folder: Path, body: str) -> None:
+    answer = requests.post(server, data=body, headers={"Content-Type": "application/json"}, timeout=60)
+    assert answer.status_code in (200, 400)
+    for secret in ("Traceback", "stack_trace", "site-packages", 'File "', "pyfunc.py", str(folder)):
+        assert secret not in answer.text
+
+
+def test_below_the_gate_nothing_is_registered_and_the_alias_stays(registered: Project) -> None:
+    before = store(registered).get_model_version_by_alias("hiwl", "champion").version
+    for gate, said in (({"test_accuracy": 1.01}, "test_accuracy is .* below 1.01"), ({"x": 0}, "x was not measured")):
+        registered.change(register={"name": "hiwl", "alias": "champion", "gate": gate})
+        with pytest.raises(HiwlError, match=said):
+            register.main()
+    assert store(registered).get_model_version_by_alias("hiwl", "champion").version == before
+    assert len(store(registered).search_model_versions("name = 'hiwl'")) == 1
+
+
+def test_what_was_not_evaluated_is_not_registered_and_no_other_choice_restored(registered: Project) -> None:
+    registered.change(choose=registered.read()["choose"] | {"views": 2})
+    registered.stages(("choose",))
+    with pytest.raises(HiwlError, match="reports is of another choice than models/choice"):
+        register.main()
+    registered.stages(("evaluate",))
+    with pytest.raises(HiwlError, match="holds another choice"):
+        restore.main()
+
+
+def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_command(
+    registered: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(HiwlError, match="simulated galaxies"):
+        publish.main("tiny")
+    record = json.loads(Path("reports/record.json").read_text())
+    real = {"survey": "mine", "source": {"kind": "files", "table": "labels"}}
+    shown = {"columns": record["columns"] | {"survey": "mine"}, "parameters": record["parameters"] | {"raw": real}}
+    Path("reports/record.json").write_text(json.dumps(record | shown | {"key": "other"}))
+    with pytest.raises(HiwlError, match="is of another choice"):
+        publish.main("tiny")
+    Path("reports/record.json").write_text(json.dumps(record | shown))
+    publish.main("tiny")
+    folder = Path("pretrained/tiny")
+    weights = next(folder.glob("root/*.safetensors"))
+    assert weights.stat().st_size < 0.6 * Path("models/nodes/paper/root", weights.name).stat().st_size
+    adopt.check(folder)
+    card = (folder / "README.md").read_text()
+    accuracy = json.loads((folder / "record.json").read_text())["metrics"]["test_accuracy"]
+    assert f"accuracy {100 * accuracy:.2f} %" in card
+    assert all(f"| {name} |" in card for name in ("CRS", "IBS", "CSS", "EO", "SPI"))
+
+    adopt.main("tiny")
+    version = store(registered).get_model_version_by_alias("hiwl-tiny", "champion")
+    assert version.tags["survey"] == "mine"
+    adopt.main("tiny")
+    assert store(registered).get_model_version_by_alias("hiwl-tiny", "champion").version == version.version
+    with pytest.raises(HiwlError, match="one of best, small, tiny"):
+        adopt.main("large")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(HiwlError, match=f"root/{weights.name}: not as in SHA256SUMS"):
+        adopt.main("tiny")
+
+
+@pytest.fixture
+def registered(evaluated: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The evaluated project, its model registered in a store of its own."""
+    monkeypatch.setattr(tracking, "find_spec", importlib.util.find_spec)
+    evaluated.stages(("register",))
+    return evaluated

@@ -1,0 +1,81 @@
+"""Training in several processes: started by the project, by torchrun on one machine, and on two."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from project import Project, environment, free_port, make
+
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("packed")]
+TRAIN = ("-m", "hiwl.cli", "train", "root")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with all that a training reads."""
+    project = make(tmp_path_factory.mktemp("packed") / "p")
+    project.stages(("raw",), ("select",), ("split",), ("pack",))
+    return project
+
+
+def check_node(project: Project) -> None:
+    """The node was written once and whole, by two processes."""
+    node = project.folder / "models/nodes/flat/root"
+    kept = {checkpoint["file"] for checkpoint in json.loads((node / "node.json").read_text())["checkpoints"]}
+    assert len(kept) == 2
+    assert {path.name for path in node.iterdir()} == kept | {"node.json", "history.csv", "record.json"}
+    assert len(pd.read_csv(node / "history.csv")) == 2
+    record = json.loads((node / "record.json").read_text())
+    assert record["is_finished"]
+    assert record["environment"]["processes"] == "2"
+    assert not list(project.folder.glob(".work/train/*/"))
+    with sqlite3.connect(project.folder / "mlflow.db") as store:
+        assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+def test_two_processes_of_one_machine_write_one_node(packed: Project, tmp_path: Path) -> None:
+    project = packed.copy(tmp_path / "p")
+    command = ("torchrun", "--standalone", "--nproc-per-node", "2", *TRAIN)
+    alone = project.run(*command, check=False)
+    assert alone.returncode != 0
+    assert "set HIWL_DEVICES" in alone.stdout
+    project.run(*command, HIWL_DEVICES="2", HIWL_THREADS="2")
+    check_node(project)
+
+
+def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -> None:
+    first, second = packed.copy(tmp_path / "first"), Project(tmp_path / "second")
+    second.folder.mkdir()
+    shutil.copytree(first.folder / "data", second.folder / "data")
+    shutil.copy(first.folder / "params.yaml", second.folder)
+    meet = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    started = [
+        subprocess.Popen(
+            ("torchrun", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", *meet, *TRAIN),
+            cwd=machine.folder,
+            env=environment(HIWL_MACHINES="2"),
+        )
+        for rank, machine in enumerate((first, second))
+    ]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    check_node(first)
+    assert {path.name for path in second.folder.iterdir()} == {"data", "params.yaml"}
+
+
+def test_two_processes_train_as_one_does(packed: Project, tmp_path: Path) -> None:
+    project = packed.copy(tmp_path / "p")
+    file = project.folder / "models/nodes/flat/root/history.csv"
+    project.run("hiwl", "train", "root")
+    alone = pd.read_csv(file)
+    project.run("hiwl", "train", "root", HIWL_DEVICES="2", HIWL_THREADS="2")
+    history = pd.read_csv(file)
+    assert len(history) == len(alone) == 2
+    # The same galaxies in the same order, drawn alike: only batch normalisation sees smaller batches.
+    assert history["training_loss"].to_numpy() == pytest.approx(alone["training_loss"].to_numpy(), rel=0.25)
+    record = json.loads((project.folder / "models/nodes/flat/root/record.json").read_text())
+    assert record["environment"]["processes"] == "2"

@@ -1,0 +1,79 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hiwl.studies import paper
+from hiwl.studies.page import Report, best_cell
+from hiwl.studies.plan import Study
+from hiwl.verbs import report
+from runs import ABLATIONS, STUDY, keep, plan_study
+
+GOLDEN = Path(__file__).with_name("golden.md")
+
+
+def test_a_studys_page_says_its_finding_first_and_is_as_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = (
+        "HIWL reaches {{ mean('hiwl', 'test_accuracy') }} %, plain {{ gap('plain') }} points; {{ better }} better."
+    )
+    cells = {name: ABLATIONS[name] for name in ("hiwl", "plain")}
+    plan_study(STUDY | {"finding": finding, "seeds": [1, 2, 3], "cells": cells, "against": "hiwl"})
+    for seed in (1, 2, 3):
+        keep(seed, "hiwl", [0, 7], accuracy=0.3)
+        keep(seed, "plain", [0, 1, 2, 3, 9 + seed])
+    report.main()
+    text = Path("docs/results/trees.md").read_text()
+    machine = next(line for line in text.splitlines() if "runs are on record" in line)
+    text = text.replace(machine, "6 of 6 runs are on record.")  # names the machine
+    assert text.split("\n\n")[1].startswith("**HIWL reaches 90.00 %")
+    assert text == GOLDEN.read_text()
+    assert Path("docs/results/trees.svg").stat().st_size > 5_000
+
+
+def test_no_table_of_any_page_has_more_than_eight_columns(project: Path) -> None:
+    plan_study(STUDY | {"cells": ABLATIONS, "against": "hiwl"})
+    for cell in ABLATIONS:
+        keep(1, cell, [0])
+    report.main()
+    pages = [Path("docs/results.md"), *Path("docs/results").glob("*.md")]
+    assert len(pages) >= 4
+    for page in pages:
+        for line in page.read_text().splitlines():
+            assert line.count("|") <= 9, f"{page}: {line}"
+
+
+def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> None:
+    for seed, accuracy in ((1, 0.3), (2, 0.32)):  # of the validation set 843 in 2878 are CRS
+        keep(seed, "one", [0], accuracy=accuracy)
+    report.main()
+    said = "- node `root` of one layer, in 1 of 2 runs (that answer: 29.29 %)"
+    assert said in Path("docs/results/trees.md").read_text()
+
+
+def report_of(cells: dict[str, dict[str, Any]], until: str = "evaluate") -> Report:
+    rows = [{"study": "s", "cell": cell} | row | {"fold": row.get("fold")} for cell, row in cells.items()]
+    study = Study.model_validate(
+        {"question": "q", "until": until, "seeds": [1], "common": []}
+        | {"cells": {cell: {"title": cell, "choices": []} for cell in cells}}
+    )
+    table = pd.DataFrame(rows).astype({"fold": "Int64"})
+    return Report({"s": study}, {"s": []}, table, pd.DataFrame(), {}, {})
+
+
+def test_the_best_cell_is_that_of_the_papers_split_by_validation() -> None:
+    sizes = {part: sum(paper.SPLITS[part]) for part in ("validation", "test")}
+
+    def row(accuracy: float, definition: str, **changes: Any) -> dict[str, Any]:
+        measured = {"validation_accuracy": accuracy, "test_accuracy": 0.5, "definition": definition}
+        return sizes | measured | changes
+
+    cells = {"behind": row(0.95, "a"), "ahead": row(0.96, "b")}
+    cells |= {"another split": row(0.98, "c", test=629), "over folds": row(0.97, "d", fold=1)}
+    assert best_cell(report_of(cells)) == ("s", "ahead")
+    assert best_cell(report_of({"untested": row(0.99, "e", test_accuracy=None)})) is None
+    # A cell whose runs are some of another's does not stand for what did best.
+    rows = [row(0.97, "f") | {"study": "s", "cell": "luckiest", "fold": None}]
+    rows += [row(0.97 - 0.01 * n, d) | {"study": "s", "cell": "seeds", "fold": None} for n, d in enumerate("fgh")]
+    both = report_of(cells)._replace(runs=pd.DataFrame(rows).astype({"fold": "Int64"}))
+    assert best_cell(both) == ("s", "seeds")
