@@ -4,7 +4,9 @@ Two claims: delivering uint8 batches to the device (goal: at least ten times as 
 pipeline), and normalised batches augmented on this CPU, as measured.
 """
 
-import hiwl  # noqa: F401  (before torchvision)
+from hiwl.model.torchvision_mend import mend_torchvision
+
+mend_torchvision()
 
 # isort: split
 import io
@@ -16,11 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from common import jpegs, machine, seconds, spread
-from hiwl.training.augment import AugmentParams, Normalisation, augment, draw
+from hiwl.model.preprocess import Preprocess
+from hiwl.training.augment import augment, draw
+from hiwl.training.params import AugmentParams
 
 COUNT, BATCH = 480, 24
 PARAMS = AugmentParams(rotation=25, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
-NORMALISE = Normalisation((0.046, 0.041, 0.030), (0.090, 0.075, 0.065))
+MEAN, STD = (0.046, 0.041, 0.030), (0.090, 0.075, 0.065)
 
 
 class Published(Dataset[torch.Tensor]):
@@ -37,7 +41,7 @@ class Published(Dataset[torch.Tensor]):
                 v2.RandomVerticalFlip(),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(list(NORMALISE.mean), list(NORMALISE.std)),
+                v2.Normalize(list(MEAN), list(STD)),
             ]
         )
 
@@ -63,7 +67,7 @@ def main() -> None:
 
         def augmented(packed: torch.Tensor = packed, side: int = side, size: int = size) -> None:
             for rows in torch.randperm(COUNT, generator=generator).split(BATCH):
-                augment(packed[rows], draw(len(rows), side, PARAMS, generator), size, NORMALISE)
+                augment(packed[rows], draw(len(rows), side, PARAMS, generator), Preprocess(size, MEAN, STD))
 
         published = DataLoader(Published(pictures, size), batch_size=BATCH, shuffle=True)
         theirs = seconds(lambda published=published: list(published), 3)  # type: ignore[misc]

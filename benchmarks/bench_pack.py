@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from common import jpegs, machine, peak_memory, seconds, spread
-from hiwl.stages.pack import PackParams, pack
+from hiwl.survey.packing import PackParams, pack
 
 COUNT, SURVEY = 2000, 28_793
 PARAMS = PackParams(crop=256, side=64)

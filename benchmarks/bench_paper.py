@@ -5,9 +5,6 @@ The whole is training and validation; it leaves out reading the pack, checkpoint
 machine, in about a minute, that this runs; its numbers mean nothing.
 """
 
-import hiwl  # noqa: F401  (before timm)
-
-# isort: split
 import argparse
 import gc
 import io
@@ -15,12 +12,10 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -29,14 +24,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import machine, seconds, spread
 from hiwl.model.backbones import create
 from hiwl.model.classifier import predict
-from hiwl.stages.train import Data, Goal, TrainParams, set_up, train_epoch
+from hiwl.model.preprocess import Preprocess
 from hiwl.studies.paper import passes
-from hiwl.training.augment import Normalisation
+from hiwl.studies.plan import compose
+from hiwl.training.data import NodeData
+from hiwl.training.params import TrainParams
+from hiwl.training.trainer import Trainer
 
 CLASSES = 4  # of the first layer, nine tenths of the work
 TRAINED, VALIDATED = passes("training"), passes("validation")
-CONF = Path(__file__).parents[1] / "conf"
-BACKBONE, RECIPE = (yaml.safe_load((CONF / name).read_text()) for name in ("backbone/b1.yaml", "recipe/paper.yaml"))
+PARAMS = compose(["backbone=b1", "recipe=paper", "hierarchy=flat"])
 
 
 class Size(NamedTuple):
@@ -58,7 +55,7 @@ class Size(NamedTuple):
 
 WAYS = [("32-true", False), ("32-true", True), ("bf16-mixed", False), ("bf16-mixed", True)]
 PAPER = Size(
-    BACKBONE["train"]["backbone"], BACKBONE["train"]["input"], BACKBONE["pack"]["side"], [24, 256], 2400, 5, 2**32, WAYS
+    PARAMS["train"]["backbone"], PARAMS["train"]["input"], PARAMS["pack"]["side"], [24, 256], 2400, 5, 2**32, WAYS
 )
 SMALL = Size("test_resnet", 32, 36, [8], 80, 2, 2**24, [("32-true", True), ("bf16-mixed", False)])
 
@@ -164,36 +161,35 @@ class Measured(NamedTuple):
 def ours(size: Size, batch: int, steps: int, precision: Any, compiled: bool) -> Measured:
     """hiwl's own epoch: augmentation, forward, backward, SGD."""
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)
-    own = {"seed": 1, "keep": 1, "pretrained": "scratch", "backbone": size.backbone, "input": size.input}
-    given = BACKBONE["train"] | own | {"recipe": RECIPE | {"batch": batch}, "nodes": {"root": {}}}
-    params = TrainParams.parse(given, "train")
-    plan, normalise = params.recipe, Normalisation(params.mean, params.std)
+    own = {"pretrained": "scratch", "backbone": size.backbone, "input": size.input}
+    recipe = PARAMS["train"]["recipe"] | {"batch": batch}
+    params = TrainParams.parse(PARAMS["train"] | own | {"recipe": recipe, "nodes": {"root": {}}}, "train")
     count, shape = steps * batch, (size.side, size.side, 3)
-    data = Data(
+    data = NodeData(
         images=torch.randint(0, 256, (count, *shape), dtype=torch.uint8, device=fabric.device),
         rows={"training": torch.arange(count, device=fabric.device)},
         labels={"training": torch.randint(0, CLASSES, (count,))},
         votes=None,
+        children=CLASSES,
         shares={},
         sources={},
     )
-    goal = Goal(data, plan, CLASSES, fabric.device)
     module = create(size.backbone, CLASSES, "scratch", None).model
-    model, optimiser = set_up(fabric, module, plan, compiled)
+    trainer = Trainer(fabric, module, data, params, "root", compiled)
+    preprocess = Preprocess(params.input, params.mean, params.std)
 
-    def epoch(number: int = 1) -> float:
+    def epoch() -> float:
         with redirect_stderr(io.StringIO()):  # progress
-            row = train_epoch(fabric, model, optimiser, data, goal, params, plan, "root", number, normalise, None)
-        return row["seconds"]
+            return trainer.epoch()["seconds"]
 
     def validate() -> None:
-        predict(module, data.images, data.rows["training"], size.input, normalise, fabric.device)
+        predict(module, data.images, data.rows["training"], preprocess, fabric.device)
         wait(fabric.device)
 
     started = time.perf_counter()
-    epoch(0)
+    epoch()
     first = time.perf_counter() - started
-    taken = [epoch(number) for number in range(1, size.epochs + 1)]
+    taken = [epoch() for _ in range(size.epochs)]
     waited = waits(epoch) if fabric.device.type == "cuda" else None
     validation = count / median(seconds(validate, 3))
     return Measured([count / t for t in taken], validation, first - median(taken), waited)

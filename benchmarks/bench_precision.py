@@ -13,20 +13,18 @@ def main() -> None:
     import torch
     from lightning_fabric import Fabric
 
-    import hiwl  # noqa: F401
     from hiwl.core.memory import keep_freed_memory
-    from hiwl.core.section import read_section
     from hiwl.model.backbones import create
-    from hiwl.stages.train import TrainParams, set_up
 
     keep_freed_memory()
-    plan = TrainParams.parse(read_section("train"), "train").recipe
     fast = torch.cpu._is_avx512_bf16_supported()
     print(machine(), f"{'with' if fast else 'without'} AVX512-BF16, batch {BATCH}, {STEPS} steps a run")
 
     def images_a_second(name: str, precision: str) -> float:
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-        model, optimiser = set_up(fabric, create(name, 5, "scratch", None).model.train(), plan, compiled=False)
+        network = create(name, 5, "scratch", None).model.train()
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model, optimiser = fabric.setup(network, torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9))
         inputs = torch.randn(BATCH, 3, BACKBONES[name], BACKBONES[name]).to(memory_format=torch.channels_last)
         target = torch.zeros(BATCH, dtype=torch.long)
         started = 0.0

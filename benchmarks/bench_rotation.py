@@ -3,7 +3,9 @@
 Mean absolute difference of pixels (0 to 255) on pictures of the competition's size and kind, the same parameters drawn.
 """
 
-import hiwl  # noqa: F401  (before torchvision)
+from hiwl.model.torchvision_mend import mend_torchvision
+
+mend_torchvision()
 
 # isort: split
 import io
@@ -15,10 +17,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from common import jpegs
-from hiwl.training.augment import AugmentParams, Normalisation, augment, draw
+from hiwl.model.preprocess import Preprocess
+from hiwl.training.augment import augment, draw
+from hiwl.training.params import AugmentParams
 
 PARAMS = AugmentParams(rotation=25, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0)
-AS_IS = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 COUNT = 40
 
 
@@ -28,7 +31,7 @@ def main() -> None:
         small = [np.asarray(picture.resize((side, side), Image.Resampling.BOX)) for picture in whole]
         batch = torch.from_numpy(np.stack(small))
         draws = draw(COUNT, side, PARAMS, torch.Generator().manual_seed(1))
-        ours = augment(batch, draws, size, AS_IS)
+        ours = augment(batch, draws, Preprocess(size, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)))
         for rotation in (InterpolationMode.NEAREST, InterpolationMode.BILINEAR):
             differences = []
             for row in range(COUNT):

@@ -8,8 +8,9 @@ import pandas as pd
 import yaml
 
 from common import machine, seconds, spread
-from hiwl.stages.select import select
-from hiwl.survey.votes import COLUMNS, ID
+from hiwl.core.layout import ID
+from hiwl.survey.selection import select
+from hiwl.survey.votes import COLUMNS
 
 ROWS = 61_578
 

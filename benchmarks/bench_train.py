@@ -19,11 +19,8 @@ def measure(way: str) -> tuple[float, float]:
     import torch
     from lightning_fabric import Fabric
 
-    import hiwl  # noqa: F401
     from hiwl.core.memory import keep_freed_memory
-    from hiwl.core.section import read_section
     from hiwl.model.backbones import create
-    from hiwl.stages.train import TrainParams, set_up
 
     if way == "ours":
         keep_freed_memory()
@@ -31,8 +28,9 @@ def measure(way: str) -> tuple[float, float]:
     inputs, target = torch.randn(BATCH, 3, SIZE, SIZE), torch.zeros(BATCH, dtype=torch.long)
     optimiser: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     if way != "plain":
-        plan = TrainParams.parse(read_section("train"), "train").recipe
-        model, optimiser = set_up(Fabric(accelerator="cpu", devices=1), model, plan, compiled=False)
+        # As hiwl.training.trainer does it.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model, optimiser = Fabric(accelerator="cpu", devices=1).setup(model, optimiser)
         inputs = inputs.to(memory_format=torch.channels_last)
     model.train()
 

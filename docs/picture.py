@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
-from hiwl.model.pixels import members
+from hiwl.survey.archives import members
 
 NAMES = {
     "CRS": "completely round",

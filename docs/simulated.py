@@ -2,7 +2,7 @@
 
 Run in the project's root with the simulated survey in data/:
 
-    python docs/simulated.py models:/hiwl-best@champion
+    python docs/simulated.py best
 
 With two more arguments, REAL_IMAGES.zip and LABELS.csv (GalaxyID,class), it also draws beside.png in the working
 folder, simulated galaxies left of real ones: to look at, not to keep, since real pictures are not ours to pass on.
@@ -14,13 +14,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 from PIL import Image
 
+import hiwl
 from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
-from hiwl.model.pixels import members
-from hiwl.stages.evaluate import wilson
+from hiwl.measure.intervals import wilson
+from hiwl.survey.archives import members
 
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
 SIDE, EACH = 132, 5
@@ -32,8 +32,8 @@ def main(model: str, *real: str) -> None:
     clean = pd.read_csv(CLEAN_TABLE)
     names = members(RAW_IMAGES)
     with zipfile.ZipFile(RAW_IMAGES) as archive:
-        pictures = pd.DataFrame({"image": [archive.read(names[galaxy]) for galaxy in clean["GalaxyID"]]})
-    answers = mlflow.pyfunc.load_model(model).predict(pictures)["class"]
+        pictures = [archive.read(names[galaxy]) for galaxy in clean["GalaxyID"]]
+    answers = hiwl.load(model)(pictures)["answer"]
     right = int((answers == clean["class"]).sum())
     low, high = wilson(right, len(clean))
     table = pd.crosstab(clean["class"], answers).reindex(index=CLASSES, columns=CLASSES, fill_value=0)

@@ -36,7 +36,7 @@ any_unanimous_galaxy = st.fixed_dictionaries({n: st.integers(0, task.answers - 1
 )
 
 
-@tries(max_examples=50)
+@tries(max_examples=25)
 @given(st.lists(any_galaxy, min_size=1, max_size=4), st.integers(1, 100), st.integers(0, 2**31))
 def test_every_crowd_walks_down_the_tree(galaxies: list[dict[int, list[float]]], volunteers: int, seed: int) -> None:
     votes = table(galaxies)
@@ -54,7 +54,7 @@ def test_every_crowd_walks_down_the_tree(galaxies: list[dict[int, list[float]]],
             np.testing.assert_allclose(people, people.round(), atol=1e-9)
 
 
-@tries(max_examples=30)
+@tries(max_examples=15)
 @given(st.lists(any_unanimous_galaxy, min_size=1, max_size=5), st.integers(1, 100), st.integers(0, 2**31))
 def test_where_all_agree_every_crowd_says_the_same(
     galaxies: list[dict[int, list[float]]], volunteers: int, seed: int

@@ -40,7 +40,7 @@ def path_of(module: str) -> str | None:
 
 
 def imported(file: str) -> set[str]:
-    """The files of the package that one imports, here or inside a function, and the templates beside it that it names."""
+    """The files of the package that one imports, here or inside a function; and the templates that it names."""
     found: set[str] = set()
     text = (SOURCE / file).read_text()
     for node in ast.walk(ast.parse(text)):

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from hiwl.studies import paper
-from hiwl.studies.page import Report, best_cell
 from hiwl.studies.plan import Study
+from hiwl.studies.study_page import Report
+from hiwl.studies.summary import best_cell
 from hiwl.verbs import report
 from runs import ABLATIONS, STUDY, keep, plan_study
 
@@ -58,7 +59,7 @@ def report_of(cells: dict[str, dict[str, Any]], until: str = "evaluate") -> Repo
         | {"cells": {cell: {"title": cell, "choices": []} for cell in cells}}
     )
     table = pd.DataFrame(rows).astype({"fold": "Int64"})
-    return Report({"s": study}, {"s": []}, table, pd.DataFrame(), {}, {})
+    return Report({"s": study}, {"s": []}, table, pd.DataFrame(), {}, {}, {})
 
 
 def test_the_best_cell_is_that_of_the_papers_split_by_validation() -> None:

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiwl.core.errors import HiwlError
@@ -52,6 +52,7 @@ def test_a_class_is_split_the_same_whatever_the_order_and_the_other_classes() ->
     assert not split(clean, params(seed=4)).equals(whole)
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(["CRS", "CSS", "EO"]), st.integers(1, 60), min_size=1), st.integers(0, 99))
 def test_over_the_folds_every_galaxy_is_tested_once_and_validates_the_fold_before(
     sizes: dict[str, int], seed: int

@@ -1,7 +1,7 @@
 """Stage `train@<node>`: one model for one node of the hierarchy (paper, sections 3 and 4.1).
 
-Writes to ``models/nodes/<tree>/<node>``: the best checkpoints as safetensors, ``node.json`` (what a checkpoint needs to be
-used, and how good each is), ``history.csv`` (one row an epoch), ``record.json`` (the run, as MLflow has it).
+Writes to ``models/nodes/<tree>/<node>``: the best checkpoints as safetensors, ``node.json`` (what a checkpoint needs to
+be used, and how good each is), ``history.csv`` (one row an epoch), ``record.json`` (the run, as MLflow has it).
 
 After every epoch the whole state is kept in ``.work/train/<key>`` in the project's root. The key names everything that
 the result depends on; whoever starts the same training again goes on from there, to the same bits.

@@ -5,6 +5,7 @@ A study (``conf/study/<name>.yaml``) is a list of cells, each a set of choices f
 shares is not run twice, and a study that was stopped goes on where it was.
 """
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -16,6 +17,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.record import Kept
 from hiwl.core.section import Section
 from hiwl.params import definition
+from hiwl.training.params import merge
 
 CONF = Path("conf")
 STUDIES = CONF / "study"
@@ -45,7 +47,7 @@ class Study(Section):
     superseded: bool = False
     """Kept for what it measured; another study asks its question anew."""
     seeds: list[int] = Field(min_length=1)
-    folds: list[int] = []
+    folds: list[int] = Field([])
     """Folds to test on; empty: the paper's one split."""
     common: list[str]
     """Choices that all cells share."""
@@ -156,23 +158,26 @@ def compose(choices: list[str]) -> dict[str, Any]:
     Raises:
         HiwlError: a choice that Hydra would refuse.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     files = [choice for choice in choices if (CONF / choice.split("=")[0]).is_dir()]
-    config = OmegaConf.create(_composed(CONF.resolve(), tuple(sorted(files))))
-    OmegaConf.set_struct(config, True)
-    for override in OverridesParser.create().parse_overrides([one for one in choices if one not in files]):
-        try:
-            OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
-        except OmegaConfBaseException:
-            raise HiwlError(
-                f"{override.input_line}: no such parameter in {CONF}; one that is not there is added with '+'"
-            ) from None
-    composed = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(composed, dict)
-    return {str(name): value for name, value in composed.items()}
+    composed: dict[str, Any] = deepcopy(_composed(CONF.resolve(), tuple(sorted(files))))
+    for choice in choices:
+        if choice not in files:
+            override = _parsed(choice)
+            *path, name = override.key_or_group.split(".")
+            at = composed
+            for part in path:
+                at = at.setdefault(part, {}) if override.is_add() else at.get(part, {})
+            if name not in at and not override.is_add():
+                raise HiwlError(f"{choice}: no such parameter in {CONF}; one that is not there is added with '+'")
+            at[name] = merge(at.get(name), override.value())
+    return composed
+
+
+@cache
+def _parsed(choice: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides([choice])[0]
 
 
 @cache

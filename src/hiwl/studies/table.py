@@ -126,7 +126,8 @@ def nodes_table(kept: dict[str, Kept]) -> pd.DataFrame:
 def write_indexes(table: pd.DataFrame, kept: list[Kept]) -> None:
     """Write ``results/<survey>/runs.csv``: a line a record, with the study and cell that it is part of.
 
-    `also` names further studies and cells; `ece` and `recall_of_rarest` are the test set's where there was a test, else validation's.
+    `also` names further studies and cells; `ece` and `recall_of_rarest` are the test set's where there was a test, else
+    validation's.
     """
     plain = table.drop_duplicates(["study", "cell", "file"])
     cells = {file: list(of_file["study"] + "/" + of_file["cell"]) for file, of_file in plain.groupby("file")}

@@ -5,6 +5,7 @@ an optimiser or a sampling is known by its `kind`: another one is one more class
 ``training.losses`` (or wherever the part is made).
 """
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
@@ -134,7 +135,7 @@ class TrainParams(Section):
         own = self.nodes[node]
         if "name" in own:
             raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
-        return type(self.recipe).parse(_merge(self.recipe.model_dump(), own), f"train.nodes.{node}")
+        return type(self.recipe).parse(merge(self.recipe.model_dump(), own), f"train.nodes.{node}")
 
     def check_nodes(self, tree: "Tree") -> None:
         """Raise HiwlError unless there is a sound recipe for every node of the `tree` and for no other."""
@@ -144,13 +145,8 @@ class TrainParams(Section):
             self.recipe_of(node)
 
 
-def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `own` values; a part of another kind replaces the whole part."""
-    merged = dict(base)
-    for name, value in own.items():
-        part: Any = base.get(name)
-        is_same_kind = (
-            isinstance(part, dict) and isinstance(value, dict) and value.get("kind") in (None, part.get("kind"))
-        )
-        merged[name] = _merge(part, value) if is_same_kind else value
-    return merged
+def merge(base: Any, own: Any) -> Any:
+    """`base` with `own` values: mappings are merged, but a part of another `kind` replaces the whole part."""
+    if not isinstance(base, dict) or not isinstance(own, dict) or own.get("kind", base.get("kind")) != base.get("kind"):
+        return deepcopy(own)
+    return {**deepcopy(base), **{name: merge(base.get(name), value) for name, value in own.items()}}

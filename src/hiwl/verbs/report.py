@@ -13,8 +13,10 @@ from tqdm import tqdm
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.core.record import keep_run, read_output, read_results, results
-from hiwl.studies.page import Report, write_pages
+from hiwl.studies.compare import compare
+from hiwl.studies.page import write_pages
 from hiwl.studies.plan import definition_of, plan, read_study, study_names
+from hiwl.studies.study_page import Report
 from hiwl.studies.table import nodes_table, read_files, runs_table, write_indexes
 
 
@@ -28,7 +30,8 @@ def main() -> None:
     planned = {name: plan(study) for name, study in tqdm(studies.items(), "reading studies", unit="study")}
     runs = runs_table(studies, planned, kept)
     files = read_files(kept)
-    report = Report(studies, planned, runs, nodes_table(files), files, _noise())
+    compared = {name: compare(study, runs[runs["study"] == name]) for name, study in tqdm(studies.items(), "comparing")}
+    report = Report(studies, planned, runs, nodes_table(files), files, _noise(), compared)
     written = write_pages(report)
     write_indexes(runs, kept)
     known = {run.definition for of_study in planned.values() for run in of_study}

@@ -1,0 +1,149 @@
+"""What the page of one study says, from the table of runs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hiwl.core.record import Kept
+from hiwl.measure.intervals import over_galaxies, wilson
+from hiwl.studies import paper
+from hiwl.studies.compare import read_claims, weigh
+from hiwl.studies.plan import Planned, Study
+from hiwl.studies.table import answers_of, is_right, measured
+from hiwl.studies.words import environment, percent, signed
+
+
+class Report(NamedTuple):
+    """What the pages are made from."""
+
+    studies: dict[str, Study]
+    planned: dict[str, list[Planned]]
+    runs: pd.DataFrame
+    nodes: pd.DataFrame
+    kept: dict[str, Kept]
+    noise: dict[str, tuple[dict[str, Any], pd.DataFrame]]
+    """By survey, what `hiwl redraw` found: of all galaxies, and of each."""
+    compared: dict[str, list[dict[str, Any]]]
+    """By study, its cells against each other (:func:`hiwl.studies.compare.compare`)."""
+
+    def of(self, study: str, cell: str | None = None) -> pd.DataFrame:
+        """The runs of a study, or of one of its cells."""
+        found = self.runs[self.runs["study"] == study]
+        return found if cell is None else found[found["cell"] == cell]
+
+    def current(self) -> list[str]:
+        """The studies that have runs and are not superseded, those that were tested first."""
+        names = [name for name, study in self.studies.items() if not study.superseded and len(self.of(name))]
+        return sorted(names, key=lambda name: (self.studies[name].until == "choose", name))
+
+
+def study_page(report: Report, name: str) -> dict[str, Any]:
+    """What ``docs/results/<study>.md`` says."""
+    study, runs = report.studies[name], report.of(name)
+    is_tested = study.until == "evaluate"
+    cells = {cell: rows for cell in study.cells if len(rows := report.of(name, cell))}
+    claims = [one for one in weigh(read_claims(), runs) if one["each"]]
+    nodes = report.nodes[report.nodes["file"].isin(runs["file"])]
+    return {
+        "name": name,
+        "study": study,
+        "finding": finding(report, name),
+        "runs": runs,
+        "planned": len(report.planned[name]),
+        "cells": cells,
+        "compared": report.compared[name],
+        "classes": _per_class(study, cells) if is_tested else [],
+        "claims": claims,
+        "idle": _idle(runs.merge(nodes, on="file")),
+        "tested": {cell: right_share(_counted_once(rows, study)) for cell, rows in cells.items()} if is_tested else {},
+        "ACCURACY": paper.ACCURACY,
+        "silhouettes": [column for column in runs.filter(regex="^silhouette_") if runs[column].notna().any()],
+    }
+
+
+def finding(report: Report, name: str) -> str:
+    """The study's own sentence, with its numbers: `mean(cell, column)` and `gap(cell)` in per cent; of how many cells
+    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies."""
+    study, runs, compared = report.studies[name], report.of(name), report.compared[name]
+    by_cell = {one["cell"]: one for one in compared}
+
+    def mean(cell: str, column: str) -> str:
+        return percent(runs.loc[runs["cell"] == cell, column].mean())
+
+    def gap(cell: str, of: str = "test") -> str:
+        one = by_cell[cell][of]
+        interval = one.get("over_galaxies") or one.get("over_pairs")
+        return signed(one["mean"]) + (f" ({signed(interval[0])} to {signed(interval[1])})" if interval else "")
+
+    over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
+    numbers = {
+        "compared": len(over),
+        "better": sum(low > 0 for low, _ in over),
+        "worse": sum(high < 0 for _, high in over),
+    }
+    return environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
+
+
+def _counted_once(runs: pd.DataFrame, study: Study) -> list[str]:
+    """Of folds those of the first seed, in which every galaxy is tested once; else all runs."""
+    first = runs[runs["seed"] == study.seeds[0]] if study.folds else runs
+    return list(first["file"])
+
+
+def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """A row a cell and class: recall, precision and F1, over folds of all galaxies together."""
+    rows = []
+    for cell, runs in cells.items():
+        files = _counted_once(runs, study)
+        table = measured(files)[1] if len(files) == 1 or study.folds else None
+        for of_class in [str(column).removeprefix("test_recall_") for column in runs.filter(regex="^test_recall_")]:
+            row: dict[str, Any] = {"cell": cell, "class": of_class}
+            if table is not None:
+                only = table.set_index("class").loc[of_class]
+                row |= {value: {"mean": only[value], "sd": None} for value in ("recall", "precision", "f1")}
+                row["recall"]["interval"] = (only["recall_low"], only["recall_high"])
+            else:
+                for value in ("recall", "precision", "f1"):
+                    found = runs[f"test_{value}_{of_class}"]
+                    row[value] = {"mean": found.mean(), "sd": found.std(ddof=1)}
+            papers = paper.ABLATIONS.get(study.cells[cell].paper or "")
+            row["paper"] = papers and dict(zip(paper.CLASSES, papers[1], strict=True)).get(of_class)
+            rows.append(row)
+    return rows
+
+
+def _idle(nodes: pd.DataFrame) -> list[dict[str, Any]]:
+    """Nodes that are not shown to be better on validation than an answer that never changes: Wilson's interval of
+    their best checkpoint is not above that answer's share. The checkpoint is the best of many, so that a node which has
+    learned nothing passes more often than in one of forty."""
+    known = nodes[nodes["commonest"].notna()]
+    found = []
+    for (cell, node), rows in known.groupby(["cell", "node"], sort=False):
+        idle = [
+            row["commonest"]
+            for row in rows.to_dict("records")
+            if wilson(round(row["best_accuracy"] * row["galaxies"]), int(row["galaxies"]))[0] <= row["commonest"]
+        ]
+        if idle:
+            found.append({"cell": cell, "node": node, "runs": len(idle), "of": len(rows), "share": idle[0]})
+    return found
+
+
+def right_share(files: Sequence[str], of_class: str | None = None) -> dict[str, Any]:
+    """Accuracy (or recall of a class) of several runs: mean, standard deviation, and the interval over galaxies:
+    Wilson's of a single run or of folds together, else by bootstrap of each galaxy's share of right answers."""
+    right = []
+    for file in files:
+        label = answers_of(file)["label"]
+        right.append(is_right(file)[label == of_class if of_class else label.notna()].astype(float))
+    shares = [float(one.mean()) for one in right]
+    together = pd.concat(right)
+    if together.index.is_unique:
+        interval: Any = wilson(int(together.sum()), len(together))
+        mean = float(together.mean())
+    else:
+        interval, mean = over_galaxies(np.array(together.groupby(level=0).mean(), np.float64)), float(np.mean(shares))
+    sd = float(np.std(shares, ddof=1)) if len(shares) > 1 else None
+    return {"mean": mean, "sd": sd, "interval": interval, "galaxies": int(together.index.nunique())}

@@ -1,0 +1,60 @@
+"""Numbers as people read them, and the templates that use them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hiwl.studies import paper
+
+
+def percent(share: Any, digits: int = 2) -> str:
+    """A share in per cent; empty where it was not measured."""
+    return "" if share is None or pd.isna(share) else f"{100 * share:.{digits}f}"
+
+
+def signed(share: Any, unit: float = 100, digits: int = 2) -> str:
+    """A difference, in per cent or another unit."""
+    return "" if share is None or pd.isna(share) else f"{round(unit * share, digits) + 0.0:+.{digits}f}"  # no "-0.00"
+
+
+def spread(of: Any, with_sign: bool = False) -> str:
+    """Mean and standard deviation, in per cent, of ``{"mean", "sd"}`` or of a column of several runs."""
+    if of is None:
+        return ""
+    if isinstance(of, pd.Series):
+        of = {"mean": of.mean(), "sd": of.std(ddof=1) if len(of) > 1 else None}
+    text = signed(of["mean"]) if with_sign else percent(of["mean"])
+    return text if not text or of["sd"] is None or pd.isna(of["sd"]) else f"{text} ± {percent(of['sd'])}"
+
+
+def between(interval: Any, with_sign: bool = False, unit: float = 100, digits: int = 2) -> str:
+    """The ends of an interval, in per cent or another unit."""
+    sign = "+" if with_sign else ""
+    return "" if not interval else " to ".join(f"{unit * end:{sign}.{digits}f}" for end in interval)
+
+
+def environment() -> Environment:
+    """The templates beside this file, with these functions as filters."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent,
+        "signed": signed,
+        "spread": spread,
+        "between": between,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """A page in Markdown."""
+    return environment().get_template(f"{template}.md.jinja").render(values, paper=paper)
