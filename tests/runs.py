@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from hiwl.core.record import Record, keep_run, new_record
+from hiwl.core.record import Record, keep_run, started_here
 from hiwl.studies.plan import compose
 
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
@@ -42,14 +42,15 @@ def plan_study(content: dict[str, Any], name: str = "trees") -> None:
 
 def node(seed: int, epochs: int, accuracy: float = 0.5) -> Record:
     """The training of a root."""
-    record = new_record(
+    columns = {"node": "root", "backbone": "resnet10t", "input": 64, "recipe": "quick", "seed": seed}
+    record = Record(
         key=f"node-{seed}",
         kind="node",
-        name=f"root seed {seed}",
-        columns={"node": "root", "backbone": "resnet10t", "input": 64, "recipe": "quick", "seed": seed},
+        name=f"mine: root seed {seed}",
+        columns={"survey": "mine"} | columns,
         parameters={"train": {"recipe": {"batch": 64, "augment": {"scale": [0.9, 1.0]}}}},
         data={"sources": {"splits.csv": "c" * 64}, "counts": {"training": 40, "validation": 5}},
-        hardware={"device": "cpu"},
+        **started_here({"device": "cpu"}),
     )
     rows = [{"epoch": float(e + 1), "training_loss": 1 / (e + 1), "seconds": 2.0} for e in range(epochs)]
     return record.with_history([row | {"validation_loss": 0.5, "validation_accuracy": accuracy} for row in rows])

@@ -8,7 +8,6 @@ from torch import nn
 
 from hiwl.model import backbones
 from hiwl.model.classifier import Node
-from hiwl.model.features import features
 
 
 def node_of(name: str, children: int, path: Path) -> Node:
@@ -22,7 +21,7 @@ def test_features_are_what_the_last_layer_takes_in(name: str, head: str, tmp_pat
     node = node_of(name, 3, tmp_path)
     images = torch.randint(0, 256, (5, 72, 72, 3), dtype=torch.uint8)
     rows = np.array([4, 0, 2])
-    values = features(node, images, rows)
+    values = node.features(images, rows)
     layer = node.model.get_submodule(head)
     assert isinstance(layer, nn.Linear)
     inputs = images[torch.tensor(rows), 4:68, 4:68].permute(0, 3, 1, 2).float()

@@ -19,7 +19,6 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing, sha256, write_json
 from hiwl.core.layout import CHOICE, NODES, PACKED_IMAGES, PACKED_INDEX, REPORTS, SPLITS_TABLE
 from hiwl.core.migrations import VERSION, migrate
-from hiwl.core.section import read_section
 from hiwl.core.settings import project_root
 
 
@@ -69,35 +68,15 @@ class Record(BaseModel):
         return self.model_dump(mode="json")
 
 
-def new_record(
-    *,
-    key: str,
-    kind: Literal["node", "choice"],
-    name: str,
-    columns: dict[str, str | int | float],
-    parameters: dict[str, Any],
-    data: dict[str, Any],
-    hardware: dict[str, str],
-) -> Record:
-    """A record of a run that starts here and now."""
-    survey = read_section("raw")["survey"]
+def started_here(hardware: dict[str, str]) -> dict[str, Any]:
+    """The part of a record that says where, when and by which code a run was started: here and now."""
     environment = {
         "commit": _git_commit(),
         "dvc_stage": os.environ.get("DVC_STAGE", "by hand"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-    } | hardware
-    return Record(
-        key=key,
-        kind=kind,
-        name=f"{survey}: {name}",
-        columns={"survey": survey} | columns,
-        version=VERSION,
-        parameters=parameters,
-        data=data,
-        environment=environment,
-        started=round(1000 * time.time()),
-    )
+    }
+    return {"version": VERSION, "environment": environment | hardware, "started": round(1000 * time.time())}
 
 
 def results() -> Path:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hiwl.measure.plots import headless_pyplot
 from hiwl.model.classifier import Classifier
-from hiwl.model.features import features
 from hiwl.model.tree import Floats
 
 SEED = 1  # of t-SNE
@@ -63,7 +62,7 @@ def embed_nodes(
         group = shown[shown["node"] == name]
         if group.empty:
             continue
-        values = features(node, images, group["row"].to_numpy())
+        values = node.features(images, group["row"].to_numpy())
         of_test = (group["split"] == "test").to_numpy()
         silhouettes[name] = silhouette(values[of_test], group["class"].to_numpy(object)[of_test])
         parts.append(group[["node", "split", "class"]].assign(**dict(zip("xy", embed(values).T, strict=True))))

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hiwl.core.errors import HiwlError
 from hiwl.model import backbones
+from hiwl.model.features import penultimate
 from hiwl.model.pixels import Pixels
 from hiwl.model.preprocess import Preprocess, view
 from hiwl.model.tree import Floats, Ints, Routed, Routing, Tree, route
@@ -65,6 +68,13 @@ class Node:
     def logits(self, images: Tensor, rows: Ints, views: int) -> Tensor:
         """(views, len(rows), children)."""
         return predict(self.model, images, torch.from_numpy(rows), self.preprocess, self.device, views)
+
+    def features(self, images: Tensor, rows: Ints) -> npt.NDArray[np.float32]:
+        """Penultimate features, (len(rows), width), of packed uint8 `images` at `rows`."""
+        with penultimate(self.model) as parts:
+            self.logits(images, rows, views=1)
+        result: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+        return result
 
 
 class Classifier:

@@ -153,7 +153,7 @@ def route(
     p(CSS | narrow)), and the likeliest class is the answer.
     """
     result = Routed(np.zeros(count, np.int64), np.zeros((count, len(tree.classes))), [[] for _ in range(count)])
-    _descend(tree, ROOT, np.arange(count), np.ones(count), probabilities_of, shares, routing, result)
+    _Descent(tree, probabilities_of, shares, routing, result).descend(ROOT, np.arange(count), np.ones(count))
     if routing == "soft":
         result.label[:] = result.probabilities.argmax(axis=1)
         ways = tree.ways()
@@ -162,36 +162,37 @@ def route(
     return result
 
 
-def _descend(
-    tree: Tree,
-    node: str,
-    rows: Ints,
-    reach: Floats,
-    probabilities_of: Callable[[str, Ints], Floats],
-    shares: Mapping[str, float],
-    routing: Routing,
-    result: Routed,
-) -> None:
-    if not len(rows):
-        return
-    given = probabilities_of(node, rows)
-    taken = given.argmax(axis=1)
-    if routing == "hard":
-        for row in rows:
-            result.routes[row].append(node)
-    for index, child in enumerate(tree.nodes[node]):
-        chosen = taken == index
-        reaching = reach * given[:, index]
-        if child in tree.nodes:
-            into = chosen if routing == "hard" else np.full(len(rows), True)
-            _descend(tree, child, rows[into], reaching[into], probabilities_of, shares, routing, result)
-            below = np.array([shares[leaf] for leaf in tree.leaves(child)])
-            columns = [tree.classes.index(leaf) for leaf in tree.leaves(child)]
-            result.probabilities[np.ix_(rows[~into], columns)] = np.outer(reaching[~into], below / below.sum())
-        else:
-            column = tree.classes.index(child)
-            result.probabilities[rows, column] = reaching
-            if routing == "hard":
-                result.label[rows[chosen]] = column
-                for row in rows[chosen]:
-                    result.routes[row].append(child)
+class _Descent(NamedTuple):
+    tree: Tree
+    probabilities_of: Callable[[str, Ints], Floats]
+    shares: Mapping[str, float]
+    routing: Routing
+    result: Routed
+
+    def descend(self, node: str, rows: Ints, reach: Floats) -> None:
+        """Send the images `rows`, which reach `node` with probabilities `reach`, on from there."""
+        if not len(rows):
+            return
+        tree, result = self.tree, self.result
+        given = self.probabilities_of(node, rows)
+        taken = given.argmax(axis=1)
+        is_hard = self.routing == "hard"
+        if is_hard:
+            for row in rows:
+                result.routes[row].append(node)
+        for index, child in enumerate(tree.nodes[node]):
+            chosen = taken == index
+            reaching = reach * given[:, index]
+            if child in tree.nodes:
+                into = chosen if is_hard else np.full(len(rows), True)
+                self.descend(child, rows[into], reaching[into])
+                below = np.array([self.shares[leaf] for leaf in tree.leaves(child)])
+                columns = [tree.classes.index(leaf) for leaf in tree.leaves(child)]
+                result.probabilities[np.ix_(rows[~into], columns)] = np.outer(reaching[~into], below / below.sum())
+            else:
+                column = tree.classes.index(child)
+                result.probabilities[rows, column] = reaching
+                if is_hard:
+                    result.label[rows[chosen]] = column
+                    for row in rows[chosen]:
+                        result.routes[row].append(child)

@@ -9,7 +9,6 @@ first.
 import itertools
 import json
 import shutil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from sklearn.metrics import balanced_accuracy_score
 from hiwl.core import tracking
 from hiwl.core.files import digest, replacing_folder, sha256, write_json
 from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE
-from hiwl.core.record import Record, new_record
+from hiwl.core.record import Record, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
 from hiwl.model.calibration import calibration_error, fit_temperature
@@ -144,17 +143,19 @@ def _answers(tree: Tree, name: str, node: Node, validation: Part, params: Choose
 
 def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
     root = nodes["root"]
-    shared = ("backbone", "input", "recipe", "seed", "started_from")
-    return new_record(
+    shared = ("survey", "backbone", "input", "recipe", "seed", "started_from")
+    columns = {name: root.columns[name] for name in shared}
+    return Record(
         key=digest([choice, {name: run.key for name, run in nodes.items()}])[:16],
         kind="choice",
-        name=f"choice {root.columns['backbone']} {root.columns['recipe']} seed {root.columns['seed']}",
-        columns={"tree": "-".join(tree.nodes), **{key: root.columns[key] for key in shared}},
+        name=f"{columns['survey']}: choice {columns['backbone']} {columns['recipe']} seed {columns['seed']}",
+        columns={"tree": "-".join(tree.nodes), **columns},
         parameters={name: values for name, values in read_params().items() if name != "register"}
         | {"files": {name: chosen["file"] for name, chosen in choice["nodes"].items()}},
         data={
-            "sources": {path.name: sha256(path) for path in map(Path, (SPLITS_TABLE, PACKED_INDEX))},
+            "sources": {path.name: sha256(path) for path in (SPLITS_TABLE, PACKED_INDEX)},
             "counts": root.data["counts"] | {"validation": validation},
         },
-        hardware={"device": root.environment["device"]},
-    ).model_copy(update={"nodes": {name: run.key for name, run in nodes.items()}})
+        nodes={name: run.key for name, run in nodes.items()},
+        **started_here({"device": root.environment["device"]}),
+    )

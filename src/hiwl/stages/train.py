@@ -23,7 +23,7 @@ from hiwl.core import tracking
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import digest, replacing_folder, sha256, write_json
 from hiwl.core.layout import NODES, WORK
-from hiwl.core.record import Record, new_record
+from hiwl.core.record import Record, started_here
 from hiwl.core.section import read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
@@ -128,11 +128,13 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
 
 def _record(key: str, trainer: Trainer, hierarchy: HierarchyParams, data: NodeData, started_from: str) -> Record:
     params, recipe, here = trainer.params, trainer.recipe, settings()
-    return new_record(
+    survey = read_section("raw")["survey"]
+    return Record(
         key=key,
         kind="node",
-        name=f"{trainer.node} {params.backbone} {recipe.name} seed {params.seed}",
+        name=f"{survey}: {trainer.node} {params.backbone} {recipe.name} seed {params.seed}",
         columns={
+            "survey": survey,
             "node": trainer.node,
             "backbone": params.backbone,
             "input": params.input,
@@ -141,12 +143,12 @@ def _record(key: str, trainer: Trainer, hierarchy: HierarchyParams, data: NodeDa
             "started_from": started_from,
         },
         parameters={
-            "raw": {"survey": read_section("raw")["survey"]},
+            "raw": {"survey": survey},
             "hierarchy": hierarchy.model_dump(),
             "train": params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": recipe.model_dump()},
         },
         data={"sources": data.sources, "counts": {name: len(rows) for name, rows in data.rows.items()}},
-        hardware=trainer.hardware | {"precision": here.precision, "compiled": str(here.compile)},
+        **started_here(trainer.hardware | {"precision": here.precision, "compiled": str(here.compile)}),
     )
 
 

@@ -1,6 +1,7 @@
 """Writes the pages that people read; prose stands in the templates beside this file."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ def _html(report: Report, pages: dict[Path, str]) -> str:
         body, chart = markdown.render(text), path.with_suffix(".svg")
         if chart.exists():
             body = body.replace(f'src="{chart.name}"', f'src="{_uri("svg+xml", chart.read_bytes())}"')
+        for other in pages:  # a page is a section here
+            body = re.sub(rf'href="[^"]*\b{other.stem}\.md"', f'href="#{other.stem}"', body)
+        body = body.replace('href="glossary.md"', f'href="{DOCS / "glossary.md"}"')
         pictures = study_pictures(report, path.stem) if path.stem in report.current() else {}
         sections.append(
             {
