@@ -40,7 +40,7 @@ def main(model: str, *real: str) -> None:
     lines = [
         "# What a model of real galaxies makes of the simulated ones",
         "",
-        f"Written by `docs/simulated.py {model}`. The model has seen real galaxies only; the classes are those",
+        f"Written by `python docs/simulated.py {model}`. The model has seen real galaxies only; the classes are those",
         f"that the simulated votes give. It agrees on {right} of {len(clean)}: {100 * right / len(clean):.1f} %",
         f"({100 * low:.1f} to {100 * high:.1f}, Wilson, 95 %). Rows: by the votes; columns: by the model.",
         "",

@@ -25,6 +25,15 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # tests state be
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the evaluated project on one worker, so that none waits while it is made; those of DVC last."""
+    for item in items:
+        if "evaluated" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("evaluated"))
+    items.sort(key=lambda item: "finished_once" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(autouse=True)
 def plain_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No settings of the machine that the tests run on, and each test reads its own."""

@@ -7,7 +7,7 @@ import yaml
 from hiwl.core.errors import HiwlError
 from hiwl.core.section import read_section
 from hiwl.model.tree import Tree
-from hiwl.params import Params, check_params, definition
+from hiwl.params import Params, check_params, chosen_differently, definition
 from hiwl.studies.plan import compose, plan, read_study
 from hiwl.survey.packing import PackParams
 from hiwl.training.params import CrossEntropy, RecipeParams, Shuffled, TrainParams, Weighted
@@ -150,6 +150,8 @@ def test_a_run_is_another_by_what_defines_its_result() -> None:
     assert definition(compose(["+train.nodes.root.epochs=16"])) == base  # as the recipe has it
     for other in ("train.seed=2", "split.fold=1", "raw.source.galaxies=7", "train.nodes.narrow.sampling.kind=shuffled"):
         assert definition(compose([other])) != base
+    assert chosen_differently(Weighted()) == {"kind": "weighted"}  # lest another kind at its defaults be the same run
+    assert chosen_differently(Shuffled()) != chosen_differently(Weighted())
     selected = compose([])
     selected["select"]["rules"]["EO"]["Class2.1"] = 0.7
     assert definition(selected) != base

@@ -47,13 +47,21 @@ def definition(parameters: dict[str, Any]) -> str:
     `select` are expected to find do not count: they change no result.
     """
     chosen = Definition.parse({name: parameters[name] for name in Definition.model_fields}, file=PARAMS)
-    content = chosen.model_dump(
-        mode="json",
-        exclude_defaults=True,
-        exclude={"select": {"expected"}, "hierarchy": {"name"}, "train": {"recipe", "nodes"}},
-    )
-    recipes = {
-        node: chosen.train.recipe_of(node).model_dump(mode="json", exclude_defaults=True)
-        for node in chosen.hierarchy.nodes
-    }
+    content = {name: chosen_differently(getattr(chosen, name)) for name in Definition.model_fields}
+    content["select"].pop("expected", None)
+    content["hierarchy"].pop("name")
+    for name in ("recipe", "nodes"):
+        content["train"].pop(name)
+    recipes = {node: chosen_differently(chosen.train.recipe_of(node)) for node in chosen.hierarchy.nodes}
     return digest([content, recipes])[:16]
+
+
+def chosen_differently(part: Section) -> dict[str, Any]:
+    """What of `part` does not stand at its default; of a part that has a `kind`, with it."""
+    found: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if name == "kind" or field.is_required() or value != field.default:
+            is_part = isinstance(value, Section)
+            found[name] = chosen_differently(value) if is_part else part.model_dump(mode="json", include={name})[name]
+    return found

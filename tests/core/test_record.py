@@ -50,6 +50,12 @@ def test_what_a_run_left_in_this_folder_is_kept_once_and_simulated_galaxies_neve
     before = kept.stat().st_mtime_ns
     assert keep_run(read_output) == kept
     assert kept.stat().st_mtime_ns == before  # a record that is there is not written again
+    Path("reports/record.json").unlink()
+    assert keep_run(read_output) == kept
+    assert kept.stat().st_mtime_ns == before  # nor by one that says less
+    Path("models/nodes/paper/root/record.json").unlink()
+    with pytest.raises(HiwlError, match=r"models/nodes/paper/root/record\.json: not found"):
+        keep_run(read_output)
 
 
 def test_reports_of_another_choice_and_other_data_are_refused(evaluated: Project) -> None:
@@ -61,7 +67,7 @@ def test_reports_of_another_choice_and_other_data_are_refused(evaluated: Project
         check_data()
     path = Path("reports/record.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"key": "other"}))
-    with pytest.raises(HiwlError, match="reports is of another choice than models/choice"):
+    with pytest.raises(HiwlError, match="reports belongs to another choice than models/choice"):
         read_evaluated()
 
 

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from hiwl.model.answer import Model
-from hiwl.studies.plan import compose, plan, read_study
 from project import TREES, Project, environment, free_port, runs, store, wait_for
 
 pytestmark = pytest.mark.process
@@ -166,14 +165,14 @@ def test_a_study_keeps_the_records_of_its_experiments_also_of_those_that_ran_bef
     shutil.rmtree(folder / "conf/study")
     (folder / "conf/study").mkdir()
     cells = {"one": {"title": "one", "choices": []}}
-    study = {"question": "Which?", "until": "evaluate", "seeds": [3], "common": [], "cells": cells}
+    study = {"question": "Which?", "until": "choose", "seeds": [3], "common": [], "cells": cells}
     (folder / "conf/study/mine.yaml").write_text(yaml.safe_dump(study))
     project.commit()
 
     said = project.run("hiwl", "study", "mine", **where).stdout
     assert "mine-one-seed3 is on record" in said
     kept = {path.name: path.read_bytes() for path in (folder / "results/mine/runs").iterdir()}
-    assert len(kept) == 2
+    assert len(kept) == 1
     table = runs(project)
     assert set(table["params.seed"]) == {"3"}  # of an experiment in a copy of the project, in the same store
     shutil.rmtree(folder / "results")
@@ -230,15 +229,3 @@ def test_training_killed_and_run_again_ends_with_the_same_bits(project: Project)
 
 def weights(project: Project) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (project.folder / "models/nodes/flat/root").glob("*.safetensors")}
-
-
-def test_the_papers_recipe_runs_as_its_study_says_on_a_small_network_and_for_a_few_epochs(project: Project) -> None:
-    papers = compose(next(run for run in plan(read_study("paper")) if run.cell == "hiwl").choices)
-    train = papers["train"]
-    train |= {"backbone": "test_efficientnet", "pretrained": "scratch", "recipe": train["recipe"] | {"epochs": 3}}
-    project.change(train=train, **{name: papers[name] for name in ("pack", "hierarchy", "choose")})
-    project.run("dvc", "repro", "choose")
-    pairs = pd.read_csv(project.folder / "models/choice/combinations.csv")
-    assert len(pairs) == 9
-    described = json.loads((project.folder / "models/nodes/paper/narrow/node.json").read_text())
-    assert described["input"] == 240

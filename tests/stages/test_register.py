@@ -198,7 +198,7 @@ def test_below_the_gate_nothing_is_registered_and_the_alias_stays(registered: Pr
 def test_what_was_not_evaluated_is_not_registered_and_no_other_choice_restored(registered: Project) -> None:
     registered.change(choose=registered.read()["choose"] | {"views": 2})
     registered.stages(("choose",))
-    with pytest.raises(HiwlError, match="reports is of another choice than models/choice"):
+    with pytest.raises(HiwlError, match="reports belongs to another choice than models/choice"):
         register.main()
     registered.stages(("evaluate",))
     with pytest.raises(HiwlError, match="holds another choice"):
@@ -214,7 +214,7 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     real = {"survey": "mine", "source": {"kind": "files", "table": "labels"}}
     shown = {"columns": record["columns"] | {"survey": "mine"}, "parameters": record["parameters"] | {"raw": real}}
     Path("reports/record.json").write_text(json.dumps(record | shown | {"key": "other"}))
-    with pytest.raises(HiwlError, match="is of another choice"):
+    with pytest.raises(HiwlError, match="belongs to another choice"):
         publish.main("tiny")
     Path("reports/record.json").write_text(json.dumps(record | shown))
     publish.main("tiny")
@@ -232,7 +232,7 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     assert version.tags["survey"] == "mine"
     adopt.main("tiny")
     assert store(registered).get_model_version_by_alias("hiwl-tiny", "champion").version == version.version
-    with pytest.raises(HiwlError, match="one of best, small, tiny"):
+    with pytest.raises(HiwlError, match="published weights are best, small, tiny"):
         adopt.main("large")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(HiwlError, match=f"root/{weights.name}: not as in SHA256SUMS"):

@@ -70,7 +70,7 @@ def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -
 def test_two_processes_train_as_one_does(packed: Project, tmp_path: Path) -> None:
     project = packed.copy(tmp_path / "p")
     file = project.folder / "models/nodes/flat/root/history.csv"
-    project.run("hiwl", "train", "root")
+    project.stages(("train", "root"))
     alone = pd.read_csv(file)
     project.run("hiwl", "train", "root", HIWL_DEVICES="2", HIWL_THREADS="2")
     history = pd.read_csv(file)

@@ -189,7 +189,7 @@ def test_the_papers_claims_are_weighed_by_paired_runs(project: Path) -> None:
 
 def test_figures_of_another_choice_are_refused(project: Path) -> None:
     keep(1, "one", [0]).with_suffix(".figures.json").write_text(json.dumps({"key": "another"}))
-    with pytest.raises(HiwlError, match="of another choice than"):
+    with pytest.raises(HiwlError, match="belongs to another choice than"):
         runs()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hiwl.studies import paper
+from hiwl.studies import page, paper
 from hiwl.studies.plan import Study
 from hiwl.studies.study_page import Report
 from hiwl.studies.summary import best_cell
@@ -12,6 +12,13 @@ from hiwl.verbs import report
 from runs import ABLATIONS, STUDY, keep, plan_study
 
 GOLDEN = Path(__file__).with_name("golden.md")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is not about pictures, none is drawn for report.html."""
+    if "loads_nothing" not in request.node.name:
+        monkeypatch.setattr(page, "study_pictures", lambda report, name: {})
 
 
 def test_a_studys_page_says_its_finding_first_and_is_as_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +39,17 @@ def test_a_studys_page_says_its_finding_first_and_is_as_it_was(project: Path, mo
     assert Path("docs/results/trees.svg").stat().st_size > 5_000
 
 
+def test_a_finding_is_not_told_before_its_numbers_are_there(project: Path) -> None:
+    plan_study(STUDY | {"finding": "Two: {{ mean('two', 'test_accuracy') }}, one: {{ gap('one') }}."})
+    keep(1, "two", [0])
+    report.main()
+    written = Path("docs/results/trees.md")
+    assert "Two:" not in written.read_text()
+    keep(1, "one", [0, 1])
+    report.main()
+    assert "**Two: 95.00, one: -5.00" in written.read_text()
+
+
 def test_no_table_of_any_page_has_more_than_eight_columns(project: Path) -> None:
     plan_study(STUDY | {"cells": ABLATIONS, "against": "hiwl"})
     for cell in ABLATIONS:
@@ -39,9 +57,9 @@ def test_no_table_of_any_page_has_more_than_eight_columns(project: Path) -> None
     report.main()
     pages = [Path("docs/results.md"), *Path("docs/results").glob("*.md")]
     assert len(pages) >= 4
-    for page in pages:
-        for line in page.read_text().splitlines():
-            assert line.count("|") <= 9, f"{page}: {line}"
+    for written in pages:
+        for line in written.read_text().splitlines():
+            assert line.count("|") <= 9, f"{written}: {line}"
 
 
 def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> None:

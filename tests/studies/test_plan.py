@@ -6,7 +6,7 @@ from pydantic import create_model
 
 from hiwl import params
 from hiwl.core.errors import HiwlError
-from hiwl.core.record import read_results
+from hiwl.core.record import Kept, read_results
 from hiwl.params import Definition
 from hiwl.studies import plan as plans
 from hiwl.studies.plan import compose, on_record, plan, questions_of, read_study
@@ -60,10 +60,17 @@ def test_an_unevaluated_run_counts_for_a_study_of_ideas_alone(project: Path) -> 
         assert len(on_record(study, read_results()).keys() & {run.definition for run in plan(study)}) == known
 
 
-def found(studies: list[str]) -> int:
-    """How many runs of these studies are on record in the repository."""
+@pytest.fixture(scope="module")
+def kept() -> list[Kept]:
+    """The records that the repository holds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return read_results()
+
+
+def found(studies: list[str], kept: list[Kept]) -> int:
+    """How many runs of these studies are among the records."""
     plans._DEFINITIONS.clear()
-    kept = read_results()
     number = 0
     for name in studies:
         study = read_study(name)
@@ -71,9 +78,11 @@ def found(studies: list[str]) -> int:
     return number
 
 
-def test_every_planned_run_that_the_repository_holds_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_planned_run_that_the_repository_holds_is_found(
+    kept: list[Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    assert found(REAL) == 110
+    assert found(REAL, kept) == 110
 
 
 def neutral(base: Any, path: tuple[str, ...]) -> Any:
@@ -97,10 +106,12 @@ PARTS = [
 
 
 @pytest.mark.parametrize("path", [*SECTIONS, *PARTS], ids=".".join)
-def test_a_new_neutral_parameter_loses_no_record(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_neutral_parameter_loses_no_record(
+    path: tuple[str, ...], kept: list[Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(params, "Definition", neutral(Definition, path))
-    assert found(["ablations"]) == 18
+    assert found(["ablations"], kept) == 18
     values = compose([])
     at = values
     for name in path:

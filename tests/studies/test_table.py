@@ -6,7 +6,7 @@ import pytest
 
 from hiwl.core.record import read_results
 from hiwl.studies.plan import plan, read_study
-from hiwl.studies.table import measured, nodes_table, read_files, runs_table, write_indexes
+from hiwl.studies.table import hours, measured, nodes_table, read_files, runs_table, write_indexes
 from runs import STUDY, keep, plan_study
 
 
@@ -47,6 +47,13 @@ def test_folds_are_measured_together(project: Path) -> None:
     first = per_class.set_index("class").loc["CRS"]
     assert (first["galaxies"], first["recall"]) == (8, 0.875)
     assert [first["recall_low"], first["recall_high"]] == pytest.approx([0.5291, 0.9776], abs=1e-4)
+
+
+def test_a_training_that_two_runs_share_is_counted_once(project: Path) -> None:
+    keep(1, "one", [0])
+    keep(1, "two", [0])  # both have the same root
+    kept = read_files(read_results())
+    assert hours(kept, table()["file"]) == pytest.approx(6 / 3600)
 
 
 def test_a_node_is_a_row_with_its_best_epoch_and_the_share_of_its_commonest_class(project: Path) -> None:

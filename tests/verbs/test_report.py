@@ -4,8 +4,16 @@ import pandas as pd
 import pytest
 
 from hiwl.core.errors import HiwlError
+from hiwl.studies import page
 from hiwl.verbs import report
 from runs import ABLATIONS, STUDY, keep, plan_study
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is not about pictures, none is drawn for report.html."""
+    if "loads_nothing" not in request.node.name:
+        monkeypatch.setattr(page, "study_pictures", lambda report, name: {})
 
 
 def test_the_report_stands_on_records_alone_and_loads_nothing(project: Path) -> None:
@@ -13,9 +21,9 @@ def test_the_report_stands_on_records_alone_and_loads_nothing(project: Path) -> 
         keep(seed, "one", [0, 1, 2])
         keep(seed, "two", [0, 7])
     report.main()
-    page = Path("docs/results/trees.md").read_text()
-    assert "4 of 4 runs are on record" in page
-    assert "85.00 ± 0.00" in page
+    text = Path("docs/results/trees.md").read_text()
+    assert "4 of 4 runs are on record" in text
+    assert "85.00 ± 0.00" in text
     whole = Path("report.html").read_text()
     assert "data:image/svg+xml;base64," in whole
     assert "<nav" in whole
@@ -29,7 +37,7 @@ def test_the_report_says_what_was_not_run_and_what_it_leaves_out(
     keep(1, "one", [0])
     keep(2, "two", [0])
     report.main()
-    assert "- `trees`: 2 of 4 runs" in Path("docs/results.md").read_text()
+    assert "- `trees`: 2 of 4 runs are missing" in Path("docs/results.md").read_text()
     plan_study(STUDY | {"cells": {"one": STUDY["cells"]["one"]}, "against": None})
     keep(2, "one", None)
     capsys.readouterr()
@@ -64,6 +72,12 @@ def test_second_crowds_stand_beside_the_errors(project: Path) -> None:
     for name in ("redraw.json", "redraw.csv.gz"):
         (again / name).write_bytes(Path("results/mine", name).read_bytes())
     with pytest.raises(HiwlError, match="galaxy 0 is in two of them"):
+        report.main()
+
+
+def test_records_of_no_study_are_an_error_that_says_so(project: Path) -> None:
+    keep(9, "one", [0])
+    with pytest.raises(HiwlError, match="none of the 1 records"):
         report.main()
 
 

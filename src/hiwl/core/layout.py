@@ -45,4 +45,6 @@ def pretrained(weights: str | Path) -> Path:
         if (folder / "choice.json").exists():
             return folder
     there = sorted({path.parent.name for folder in (PRETRAINED, own) for path in folder.glob("*/choice.json")})
-    raise HiwlError(f"{weights}: neither a folder with choice.json nor one of {', '.join(there) or 'no'} weights")
+    raise HiwlError(
+        f"{weights}: not a folder with choice.json; published weights are {', '.join(there) or 'not there'}"
+    )

@@ -127,12 +127,19 @@ def keep_run(read: Callable[[Path], bytes | None]) -> Path | None:
     folder = results_folder(choice.parameters["raw"])
     if folder is None:
         return None
-    nodes = {node: json.loads(read(nodes_of(choice) / node / "record.json") or b"") for node in choice.nodes}
+    nodes: dict[str, Any] = {}
+    for node in choice.nodes:
+        place = nodes_of(choice) / node / "record.json"
+        content = read(place)
+        if content is None:
+            raise HiwlError(f"{place}: not found; `dvc repro` makes it, `dvc pull` brings it")
+        nodes[node] = json.loads(content)
     path = folder / "runs" / f"{stem(choice)}.json"
     if answers is not None:
         with replacing(path.with_suffix(".answers.csv.gz")) as beside:
             beside.write_bytes(answers)
-    if not path.exists() or json.loads(path.read_text())["choice"]["metrics"] != choice.metrics:
+    known = json.loads(path.read_text())["choice"]["metrics"] if path.exists() else {}
+    if len(choice.metrics) > len(known):  # a record is never replaced by one that says less, or the same
         write_json(path, {"choice": choice.to_json(), "nodes": nodes})
     return path
 
@@ -168,7 +175,7 @@ def read_evaluated() -> Record:
         Record.model_validate_json((folder / "record.json").read_text()) for folder in (REPORTS, CHOICE)
     )
     if evaluated.key != chosen.key:
-        raise HiwlError(f"{REPORTS} is of another choice than {CHOICE}: `dvc repro evaluate` makes them agree")
+        raise HiwlError(f"{REPORTS} belongs to another choice than {CHOICE}: `dvc repro evaluate` makes them agree")
     return evaluated
 
 

@@ -58,7 +58,7 @@ def grad_cam(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[dict[st
     with _maps_of(model) as seen:
         logits = model.eval()(inputs)
     if not seen:
-        raise HiwlError(f"figures: {type(model).__name__} has no layer with a map of the picture for Grad-CAM")
+        raise HiwlError(f"{type(model).__name__} has no layer with a map of the picture for Grad-CAM")
     last = seen[-1]
     fine = next((values for values in reversed(seen) if values.shape[-1] >= FINE), last)
     # In evaluation no picture's logits depend on another's, so that the gradient of the sum is that of each.

@@ -45,7 +45,7 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None, head:
             model = _make(library, name, classes, True)
         except Exception as error:
             raise HiwlError(
-                f"train.pretrained: no ImageNet weights of {name} could be had over the network ({error}). Give a "
+                f"train.pretrained: ImageNet weights of {name} could not be downloaded ({error}). Give a "
                 "safetensors file (HIWL_WEIGHTS) and its SHA-256 as train.pretrained, or train.pretrained: scratch."
             ) from None
         started_from = f"{library}'s ImageNet weights"

@@ -20,7 +20,7 @@ from hiwl.model.preprocess import Preprocess, view
 from hiwl.model.tree import Floats, Ints, Routed, Routing, Tree, route
 
 BATCH = 256
-CHOICE = "choice.json"
+CHOICE_FILE = "choice.json"
 
 
 @torch.inference_mode()
@@ -99,9 +99,9 @@ class Classifier:
             HiwlError: a file is missing.
         """
         try:
-            choice = json.loads((folder / CHOICE).read_text())
+            choice = json.loads((folder / CHOICE_FILE).read_text())
         except FileNotFoundError:
-            raise HiwlError(f"{folder / CHOICE}: not found; `dvc repro` makes it, `dvc pull` brings it") from None
+            raise HiwlError(f"{folder / CHOICE_FILE}: not found; `dvc repro` makes it, `dvc pull` brings it") from None
         device = device_of(accelerator)
         nodes = {name: Node(one, folder / name / one["file"], device) for name, one in choice["nodes"].items()}
         return cls(choice, nodes)
@@ -120,8 +120,8 @@ class Classifier:
 
 def copy_model(folder: Path, to: Path) -> None:
     """Bring ``choice.json`` and the checkpoints that it names, and nothing else, from `folder` into the folder `to`."""
-    shutil.copyfile(folder / CHOICE, to / CHOICE)
-    for node, chosen in json.loads((to / CHOICE).read_text())["nodes"].items():
+    shutil.copyfile(folder / CHOICE_FILE, to / CHOICE_FILE)
+    for node, chosen in json.loads((to / CHOICE_FILE).read_text())["nodes"].items():
         (to / node).mkdir()
         shutil.copyfile(folder / node / chosen["file"], to / node / chosen["file"])
 

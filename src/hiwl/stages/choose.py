@@ -23,8 +23,7 @@ from hiwl.core.record import Record, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
 from hiwl.model.calibration import calibration_error, fit_temperature
-from hiwl.model.classifier import CHOICE as CHOICE_FILE
-from hiwl.model.classifier import Node, average, device_of
+from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of
 from hiwl.model.tree import ChooseParams, Floats, HierarchyParams, Ints, Tree, route
 from hiwl.survey.packed import Part, read_split
 

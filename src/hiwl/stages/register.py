@@ -102,7 +102,9 @@ def requirements(code: Path) -> list[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module)
     installed = packages_distributions()
-    found = {installed[name.split(".")[0]][0] for name in imported if name.split(".")[0] in installed}
+    roots = {name.split(".")[0] for name in imported} & installed.keys()
+    # Several distributions may bring one package (mlflow, mlflow-skinny): the one of its own name is meant.
+    found = {name if name in installed[name] else min(installed[name]) for name in roots}
     return [f"{name}=={version(name)}" for name in sorted(found - {"hiwl"}, key=str.lower)]
 
 

@@ -28,6 +28,7 @@ from hiwl.core.section import read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
+from hiwl.survey import packed
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
 from hiwl.training.params import TrainParams
@@ -50,6 +51,9 @@ def main(node: str) -> None:
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
         raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.side, which is {side}")
+    for folder in (NODES / hierarchy.name).glob("*/"):  # of nodes that the tree had before
+        if folder.name not in tree.nodes:
+            shutil.rmtree(folder)
     history = fit(node, hierarchy, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
 
@@ -86,7 +90,8 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
             try:
                 tracking.log_run(record.with_history(trainer.history))
             except Exception as error:  # the epoch is safe, and logged with the next one or at the end
-                print(f"train@{node}: MLflow did not take epoch {len(trainer.history)}: {error}", file=sys.stderr)
+                done = len(trainer.history)
+                print(f"train@{node}: epoch {done} could not be logged to MLflow: {error}", file=sys.stderr)
         fabric.barrier()
 
     if fabric.global_rank == 0:
@@ -119,7 +124,12 @@ def _launch(here: Settings) -> Fabric:
 def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData) -> str:
     """Names everything that this training's result depends on: parameters, data and code."""
     package = Path(str(hiwl.__file__)).parent
-    code = {str(path.relative_to(package)): sha256(path) for name in CODE for path in package.glob(f"{name}/**/*.py")}
+    paths = [
+        *(path for name in CODE for path in package.glob(f"{name}/**/*.py")),
+        Path(packed.__file__),
+        Path(__file__),
+    ]
+    code = {str(path.relative_to(package)): sha256(path) for path in paths}
     own = params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": params.recipe_of(node).model_dump()}
     here = settings()
     run = [here.precision, here.devices * here.machines, here.compile, torch.__version__]

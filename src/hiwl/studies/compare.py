@@ -127,9 +127,9 @@ def weigh(claims: list[Claim], runs: pd.DataFrame) -> list[dict[str, Any]]:
     for claim in claims:
         paired = pairs(runs, claim.above, claim.below)
         one: dict[str, Any] = {"claim": claim, "each": [], "mean": None, "over_pairs": None, "over_galaxies": None}
-        if claim.measure.startswith("test_") and len(paired):
-            of_class = claim.measure.removeprefix("test_recall_") if "recall" in claim.measure else None
-            one |= on_test(paired, of_class)
+        kind, _, of_class = claim.measure.partition("test_recall_")
+        if len(paired) and (claim.measure == "test_accuracy" or (of_class and not kind)):
+            one |= on_test(paired, of_class or None)
         elif len(each := differences(paired, claim.measure)):
             one |= {"each": each.tolist(), "mean": float(each.mean()), "over_pairs": over_pairs(each, paired)}
         one["verdict"] = verdict(len(one["each"]), one["over_pairs"], one["over_galaxies"])

@@ -31,7 +31,7 @@ def write_pages(report: Report) -> list[Path]:
         charts[folder / f"{name}.svg"] = study_chart(report, name)
     if report.noise:
         pages[folder / "label-noise.md"] = render("label_noise", **_noise_page(report, best))
-    pages[folder / "paper.md"] = render("paper", splits=_splits(report))
+    pages[folder / "papers-tables.md"] = render("paper", splits=_splits(report))
     pages[folder / "earlier.md"] = render("earlier", report=report)
     for path, figure in charts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +69,10 @@ def _splits(report: Report) -> dict[str, dict[str, dict[str, int]]]:
     """By survey: the galaxies of each class in each part of the paper's one split (its Table 2), of this repository's
     runs that trained on all of it."""
     found = {}
-    for row in report.runs.drop_duplicates("survey").to_dict("records"):
+    for row in report.runs.to_dict("records"):
         choice = report.kept[row["file"]].choice
-        if choice.parameters["split"]["fold"] is None and (counted := class_counts(choice)):
+        is_whole = choice.parameters["split"]["fold"] is None and choice.parameters["split"]["training"] is None
+        if is_whole and row["survey"] not in found and (counted := class_counts(choice)):
             found[str(row["survey"])] = counted
     return found
 

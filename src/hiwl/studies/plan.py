@@ -168,7 +168,7 @@ def compose(choices: list[str]) -> dict[str, Any]:
             for part in path:
                 at = at.setdefault(part, {}) if override.is_add() else at.get(part, {})
             if name not in at and not override.is_add():
-                raise HiwlError(f"{choice}: no such parameter in {CONF}; one that is not there is added with '+'")
+                raise HiwlError(f"{choice}: no such parameter in {CONF}; put '+' before a name to add it")
             at[name] = merge(at.get(name), override.value())
     return composed
 

@@ -11,8 +11,10 @@ from hiwl.measure.intervals import over_galaxies, wilson
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
-from hiwl.studies.table import answers_of, is_right, measured
+from hiwl.studies.table import answers_of, hours, is_right, measured
 from hiwl.studies.words import environment, percent, signed
+
+UNKNOWN = "(not measured)"
 
 
 class Report(NamedTuple):
@@ -52,6 +54,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "finding": finding(report, name),
         "runs": runs,
         "planned": len(report.planned[name]),
+        "hours": f"{hours(report.kept, runs['file']):.1f}",
         "cells": cells,
         "compared": report.compared[name],
         "classes": _per_class(study, cells) if is_tested else [],
@@ -65,15 +68,18 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
 
 def finding(report: Report, name: str) -> str:
     """The study's own sentence, with its numbers: `mean(cell, column)` and `gap(cell)` in per cent; of how many cells
-    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies."""
+    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty until all that it names
+    has been measured."""
     study, runs, compared = report.studies[name], report.of(name), report.compared[name]
     by_cell = {one["cell"]: one for one in compared}
 
     def mean(cell: str, column: str) -> str:
-        return percent(runs.loc[runs["cell"] == cell, column].mean())
+        return percent(runs.loc[runs["cell"] == cell, column].mean() if column in runs else None) or UNKNOWN
 
     def gap(cell: str, of: str = "test") -> str:
-        one = by_cell[cell][of]
+        one = by_cell.get(cell, {}).get(of)
+        if one is None:
+            return UNKNOWN
         interval = one.get("over_galaxies") or one.get("over_pairs")
         return signed(one["mean"]) + (f" ({signed(interval[0])} to {signed(interval[1])})" if interval else "")
 
@@ -83,7 +89,8 @@ def finding(report: Report, name: str) -> str:
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    return environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
+    text = environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
+    return "" if UNKNOWN in text else text
 
 
 def _counted_once(runs: pd.DataFrame, study: Study) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.study_page import Report, finding, right_share
+from hiwl.studies.table import hours
 
 GOALS = {"accuracy": 0.98, "recall": 0.85}
 """Of test accuracy, and of the recall of the rarest class, in one model."""
@@ -22,7 +23,7 @@ def summary(report: Report) -> dict[str, Any]:
         "findings": {name: finding(report, name) for name in report.current()},
         "missing": {name: len(runs) - len(report.of(name)) for name, runs in report.planned.items()},
         "runs": report.runs["file"].nunique(),
-        "hours": f"{report.runs.drop_duplicates('file')['hours'].sum():.0f}",
+        "hours": f"{hours(report.kept, report.runs['file']):.0f}",
         "has_paper": len(report.of("paper")) > 0,
         "goals": GOALS,
     }

@@ -157,7 +157,7 @@ def _tested(kept: Kept) -> dict[str, Any]:
     file = str(kept.path.relative_to(results()))
     answers, classes = answers_of(file), Tree(kept.choice.parameters["hierarchy"]["nodes"]).classes
     if unknown := set(answers["label"]) - set(classes):
-        raise HiwlError(f"{kept.answers}: classes that the run's tree has not: {', '.join(sorted(unknown))}")
+        raise HiwlError(f"{kept.answers}: labels that the run's tree does not have: {', '.join(sorted(unknown))}")
     metrics, per_class = measured([file])
     columns = sorted(classes)
     label, answer = (answers[name].map(columns.index).to_numpy(np.int64) for name in ("label", "answer"))
@@ -177,7 +177,7 @@ def _figures(kept: Kept) -> dict[str, float]:
         return {}
     content = json.loads(path.read_text())
     if content["key"] != kept.choice.key:
-        raise HiwlError(f"{path}: of another choice than {kept.path}; `hiwl figures` writes it anew")
+        raise HiwlError(f"{path}: belongs to another choice than {kept.path}; run `hiwl figures` again")
     found = {}
     for group in GROUPS:
         names = group.split()
@@ -213,6 +213,12 @@ def _commonest(choice: Record) -> dict[str, tuple[int, int]]:
         of_child = [sum(counted[leaf]["validation"] for leaf in tree.leaves(child)) for child in children]
         found[node] = max(of_child), sum(of_child)
     return found
+
+
+def hours(kept: dict[str, Kept], files: "pd.Series[str]") -> float:
+    """What the trainings of the runs in `files` took, those that several runs share once."""
+    seconds = {node.key: _seconds(node) for file in set(files) for node in kept[file].nodes.values()}
+    return sum(seconds.values()) / 3600
 
 
 def read_files(kept: list[Kept]) -> dict[str, Kept]:

@@ -2,7 +2,8 @@
 
 The paper's chain (centre crop, rotation, random resized crop, two flips, normalisation) is composed into one affine
 sampling of each picture, followed by one multiply-add. Against the chain in torchvision with bilinear rotation the
-drawn parameters have the same distribution and the pixels agree within 2/255 on average (tests/test_augment.py).
+drawn parameters have the same distribution and the pixels agree within 2/255 on average
+(tests/training/test_augment.py).
 """
 
 import math

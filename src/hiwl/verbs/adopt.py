@@ -14,6 +14,7 @@ from hiwl.verbs.publish import SUMS, read_sums
 def main(name: str) -> None:
     """Check ``pretrained/<name>`` against its sums and register it as ``hiwl-<name>`` with the alias `champion`."""
     folder = pretrained(name)
+    name = folder.name
     check(folder)
     record = Record.model_validate_json((folder / "record.json").read_text())
     params = RegisterParams(name=f"hiwl-{name}", alias="champion", gate={})
@@ -28,6 +29,8 @@ def main(name: str) -> None:
 
 def check(folder: Path) -> None:
     """Raise HiwlError, naming each file that is not what the sums say."""
+    if not (folder / SUMS).exists():
+        raise HiwlError(f"{folder / SUMS}: not found; `hiwl publish` writes it beside the weights")
     wrong = [name for name, digest in read_sums(folder).items() if sha256(folder / name) != digest]
     if wrong:
         names = ", ".join(wrong)

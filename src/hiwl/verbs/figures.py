@@ -66,7 +66,7 @@ def main() -> None:
         "classes": tree.classes,
         "nodes": nodes_above(tree),
         "galaxies": {"training": len(training), "test": len(test), "wrong": len(wrong)},
-        "explain_seed": SEED,
+        "seed_of_sample": SEED,
         "silhouette": silhouettes,
         "gradcam": {"above_sky": gradcam.ABOVE_SKY, "map_sides": sides} | seen,
     }
@@ -107,7 +107,8 @@ def _check_survey(choice: Record) -> None:
     here, there = json.loads(RAW_MANIFEST.read_text())["survey"], choice.parameters["raw"]["survey"]
     if here != there:
         raise HiwlError(
-            f"{RAW_MANIFEST}: holds the survey {here}, {CHOICE} is of {there}: `dvc exp run -S survey={there} raw`"
+            f"{RAW_MANIFEST}: holds the survey {here}, but {CHOICE} belongs to {there}: "
+            f"`dvc exp run -S survey={there} raw` brings that one in"
         )
 
 

@@ -40,7 +40,7 @@ def main(name: str) -> None:
     """
     record = read_evaluated()
     if results_folder(record.parameters["raw"]) is None:
-        raise HiwlError("publish: this choice was trained on simulated galaxies; weights for everyone know real ones")
+        raise HiwlError("the model at hand was trained on simulated galaxies; publish one of real galaxies")
     check_data()
     with replacing_folder(PRETRAINED / name) as beside:
         copy_model(CHOICE, beside)

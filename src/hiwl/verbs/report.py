@@ -25,10 +25,12 @@ def main() -> None:
     keep_run(read_output)
     kept = read_results()
     if not kept:
-        raise HiwlError(f"{results()}: no records of runs. Runs on real galaxies leave them there.")
+        raise HiwlError(f"{results()}: no records of runs; `hiwl study` leaves them there")
     studies = {name: read_study(name) for name in study_names()}
     planned = {name: plan(study) for name, study in tqdm(studies.items(), "reading studies", unit="study")}
     runs = runs_table(studies, planned, kept)
+    if runs.empty:
+        raise HiwlError(f"none of the {len(kept)} records in {results()} is a run of a study in conf/study")
     files = read_files(kept)
     compared = {name: compare(study, runs[runs["study"] == name]) for name, study in tqdm(studies.items(), "comparing")}
     report = Report(studies, planned, runs, nodes_table(files), files, _noise(), compared)

@@ -32,13 +32,13 @@ def main(name: str, queue: bool) -> None:
         how = ["--queue" if queue else "--temp", "--name", title]
         command = ["dvc", "exp", "run", *how, *(f"--set-param={choice}" for choice in run.choices), study.until]
         if subprocess.run(command, check=False).returncode:
-            raise HiwlError(f"stopped at {title}; started again it goes on there")
+            raise HiwlError(f"stopped at {title}: run the same command again to go on from there")
         if queue:
             queued += 1
         else:
             _keep(_experiments()[title], title)
     if queued:
-        print(f"`dvc queue start` runs {queued}; then `hiwl study {name}` takes their records up")
+        print(f"`dvc queue start` runs {queued}; then run `hiwl study {name}` again to collect their records")
 
 
 def _title(study: str, run: Planned) -> str:
@@ -53,9 +53,13 @@ def _experiments() -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def _definition(commit: str) -> str:
+def _definition(commit: str) -> str | None:
+    """What defines an experiment; None where its parameters are not today's."""
     shown = subprocess.run(["git", "show", f"{commit}:params.yaml"], capture_output=True, text=True, check=True).stdout
-    return definition(yaml.safe_load(shown))
+    try:
+        return definition(yaml.safe_load(shown))
+    except (HiwlError, KeyError):
+        return None
 
 
 def _keep(commit: str, title: str) -> None:
@@ -72,5 +76,5 @@ def _keep(commit: str, title: str) -> None:
 
     path = keep_run(read)
     if path is None:
-        raise HiwlError(f"{title}: DVC has no record of it (or its galaxies are simulated, of which none is kept)")
+        raise HiwlError(f"{title}: DVC holds no record of it; runs on simulated galaxies are not kept")
     print(f"study: {title} is on record: {path}")

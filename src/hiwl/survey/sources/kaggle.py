@@ -7,7 +7,6 @@ authenticates when imported, and this one request is all that is needed of it.
 """
 
 import shutil
-import tempfile
 import time
 import zipfile
 import zlib
@@ -59,13 +58,16 @@ def bring(source: Kaggle) -> None:
     credentials = None
     if here.kaggle_username and here.kaggle_key:
         credentials = Credentials(username=here.kaggle_username, key=here.kaggle_key)
-    with tempfile.TemporaryDirectory(dir=RAW, prefix=".", suffix=".part") as scratch:
-        folder = Path(scratch)
+    folder = RAW / ".competition.part"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    try:
         download(folder, credentials, by_hand=here.kaggle_folder)
         verify(folder / IMAGES_ARCHIVE, folder / VOTES_ARCHIVE, source.rows)
         with zipfile.ZipFile(folder / VOTES_ARCHIVE) as archive, replacing(RAW_TABLE) as table:
             table.write_bytes(archive.read(table_in(archive)))
         (folder / IMAGES_ARCHIVE).replace(RAW_IMAGES)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def download(
