@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Compiled modules are kept, whatever the shell says: the pipeline and its tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup repro test test-fast check lock benchmarks
 

@@ -42,6 +42,7 @@ def plain_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HIWL_ACCELERATOR", "cpu")
     monkeypatch.setenv("HIWL_WORKERS", "1")
+    monkeypatch.setenv("HIWL_THREADS", "1")
     settings.cache_clear()
     yield
     settings.cache_clear()
@@ -85,6 +86,7 @@ def evaluate(project: Project) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIWL_ACCELERATOR", "cpu")
         patch.setenv("HIWL_WORKERS", "1")
+        patch.setenv("HIWL_THREADS", "1")
         settings.cache_clear()
         patch.setattr(tracking, "find_spec", lambda name: None)
         nodes = [("train", node) for node in TREES["paper"]]

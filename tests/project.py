@@ -155,6 +155,7 @@ def wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
 def environment(**variables: str) -> dict[str, str]:
     """The tests' environment, without settings of the machine that they run on."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIWL_", "DVC_", "MLFLOW_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # the same modules are imported many times
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     own = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "HIWL_ACCELERATOR": "cpu", "HIWL_THREADS": "1"}
     who = {f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
