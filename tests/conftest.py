@@ -27,11 +27,14 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the evaluated project on one worker, so that none waits while it is made; those of DVC last."""
+    """Tests of the evaluated project on one worker, so that no other waits while it is made; of those that need a
+    finished pipeline one at the very start, which makes it, and the others at the end."""
     for item in items:
         if "evaluated" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("evaluated"))
-    items.sort(key=lambda item: "finished_once" in getattr(item, "fixturenames", ()))
+    of_pipeline = [item for item in items if "finished_once" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if item not in of_pipeline]
+    items[:] = [*of_pipeline[:1], *others, *of_pipeline[1:]]
 
 
 @pytest.fixture(autouse=True)
