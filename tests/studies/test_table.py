@@ -6,7 +6,7 @@ import pytest
 
 from hiwl.core.record import read_results
 from hiwl.studies.plan import plan, read_study
-from hiwl.studies.table import hours, measured, nodes_table, read_files, runs_table, write_indexes
+from hiwl.studies.table import hours, measured, nodes_table, read_files, readings_of, runs_table, write_indexes
 from runs import STUDY, keep, plan_study
 
 
@@ -61,6 +61,17 @@ def test_a_node_is_a_row_with_its_best_epoch_and_the_share_of_its_commonest_clas
     row = nodes_table(read_files(read_results())).iloc[0]
     assert (row["node"], row["best_accuracy"], row["epoch"]) == ("root", 0.3, 1)
     assert (row["galaxies"], row["commonest"]) == (2878, pytest.approx(843 / 2878))  # CRS, on validation
+
+
+def test_readings_count_where_they_agree_on_one_of_the_two_classes_asked(project: Path) -> None:
+    path = keep(1, "one", [0, 5])  # two CRS answered as SPI
+    kept = read_results()[0]
+    assert readings_of(kept) is None
+    asked = pd.DataFrame({"GalaxyID": [0, 5, 10, 15], "first": "CRS", "second": "SPI"})
+    for reader, says in (("ann", ["CRS", "SPI", "CRS", "?"]), ("bob", ["CRS", "CRS", "CRS", "?"])):
+        asked.assign(says=says).to_csv(path.with_suffix(f".reading-{reader}.csv"), index=False)
+    found = {"readings": 2, "errors": {"label": 1, "of": 1}, "right": {"label": 1, "of": 1}}
+    assert readings_of(kept) == found
 
 
 def test_the_index_lists_every_record_with_its_study(project: Path) -> None:

@@ -13,7 +13,7 @@ from hiwl.measure.plots import save
 from hiwl.studies.charts import study_chart, study_pictures, summary_chart
 from hiwl.studies.study_page import Report, study_page
 from hiwl.studies.summary import best_cell, columns, summary
-from hiwl.studies.table import answers_of, class_counts
+from hiwl.studies.table import answers_of, class_counts, readings_of
 from hiwl.studies.words import environment, render
 
 DOCS = Path("docs")
@@ -32,7 +32,8 @@ def write_pages(report: Report) -> list[Path]:
     if report.noise:
         pages[folder / "label-noise.md"] = render("label_noise", **_noise_page(report, best))
     pages[folder / "papers-tables.md"] = render("paper", splits=_splits(report))
-    pages[folder / "earlier.md"] = render("earlier", report=report)
+    readings = {file: found for file, kept in report.kept.items() if (found := readings_of(kept))}
+    pages[folder / "earlier.md"] = render("earlier", report=report, readings=readings)
     for path, figure in charts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         save(figure, path)

@@ -123,6 +123,25 @@ def nodes_table(kept: dict[str, Kept]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def readings_of(kept: Kept) -> dict[str, Any] | None:
+    """What readers of a run's errors, asked among right answers, say alike (``*.reading-*.csv``); None where none read.
+
+    `errors` and `right`: for how many the readings agree on the `label`, of how many they agree on one of two classes.
+    """
+    paths = sorted(kept.path.parent.glob(f"{kept.path.stem}.reading-*.csv"))
+    if not paths:
+        return None
+    tables = [pd.read_csv(path, index_col=ID) for path in paths]
+    asked = tables[0].join(answers_of(str(kept.path.relative_to(results())))[["label", "answer"]])
+    alike = np.logical_and.reduce([table["says"] == asked["says"] for table in tables])
+    settled = asked[alike & ((asked["says"] == asked["first"]) | (asked["says"] == asked["second"]))]
+    is_error = settled["label"] != settled["answer"]
+    found: dict[str, Any] = {"readings": len(paths)}
+    for kind, part in (("errors", settled[is_error]), ("right", settled[~is_error])):
+        found[kind] = {"label": int((part["says"] == part["label"]).sum()), "of": len(part)}
+    return found
+
+
 def write_indexes(table: pd.DataFrame, kept: list[Kept]) -> None:
     """Write ``results/<survey>/runs.csv``: a line a record, with the study and cell that it is part of.
 
