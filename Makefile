@@ -1,11 +1,12 @@
 # `make repro` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
+NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Compiled modules are kept, whatever the shell says: the pipeline and its tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup repro test test-fast check lock benchmarks
+.PHONY: help setup repro test test-fast check lock floors benchmarks
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,13 +14,19 @@ help:  ## this list
 setup: $(BIN)/.ready  ## the environment in .venv, every package by its hash (pip itself may be renewed)
 
 $(BIN)/.ready: requirements/all.lock requirements/cpu.lock requirements/cuda.constraints pyproject.toml
+	@# An environment of a Python that does not do is no environment.
+	@$(BIN)/python -c $(NEW_ENOUGH) 2>/dev/null || rm -rf .venv
+	@test -x $(BIN)/python || $(PYTHON) -c $(NEW_ENOUGH) || { echo "hiwl needs Python 3.11 or newer, and $(PYTHON) is \
+	$$($(PYTHON) --version 2>&1 || echo not there): make $(MAKECMDGOALS) PYTHON=python3.11, say"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# The CPU build of torch where pip is set up to find it; elsewhere the next line takes the ordinary one.
-	$(BIN)/python -m pip install --quiet --no-deps --no-index --require-hashes -r requirements/cpu.lock \
-	  || { echo "no CPU build of torch at hand: taking the ordinary one"; $(BIN)/python -m pip install --quiet 'pip>=25'; }
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/all.lock -c requirements/cuda.constraints
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "1 of 3: torch (its CPU build where pip is set up to find it, as README.md says)"
+	@$(BIN)/python -m pip install --quiet --no-deps --no-index --require-hashes -r requirements/cpu.lock 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "2 of 3: every other package (a few minutes)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/all.lock -c requirements/cuda.constraints
+	@echo "3 of 3: hiwl itself"
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 repro: setup  ## from nothing to a registered model, on the parameters committed here
 	dvc repro
@@ -37,6 +44,9 @@ check: setup  ## format, lint, strict types
 
 lock: ## write requirements/*.lock anew (needs uv)
 	requirements/lock.sh
+
+floors: ## test-fast on the lowest versions that pyproject.toml allows, in an environment of its own (needs uv)
+	requirements/floors.sh
 
 benchmarks: setup  ## every benchmark, each printing its ratio, into benchmarks/results.txt (after `make repro`)
 	for script in benchmarks/bench_*.py; do \

@@ -1,6 +1,7 @@
-"""Draw docs/galaxies.jpg, and pick docs/galaxy.jpg, from the simulated survey in data/raw (run in the project's root).
+"""Draw docs/galaxies.jpg, and pick src/hiwl/model/galaxy.jpg, from the simulated survey.
 
-Writes simulated galaxies only: the pictures of real surveys are not ours to pass on.
+Run in the project's root, after stage `raw`. Simulated galaxies only: the pictures of real surveys are not ours to
+pass on.
 """
 
 import io
@@ -40,7 +41,7 @@ def main() -> None:
                 picture = Image.open(io.BytesIO(content)).crop((84, 84, 340, 340)).resize((SIDE, SIDE))
                 sheet.paste(picture, (column * SIDE, row * SIDE + 22))
                 if (name, row) == ("SPI", 0):
-                    Path("docs/galaxy.jpg").write_bytes(content)
+                    Path("src/hiwl/model/galaxy.jpg").write_bytes(content)
     sheet.save("docs/galaxies.jpg", quality=85)
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 TINY = {
     "raw": {"survey": "simulated", "source": {"kind": "simulated", "galaxies": 260, "seed": 1, "volunteers": 44}},
     "pack": {"crop": 256, "side": 32},
-    "register": {"name": "hiwl", "alias": "champion", "gate": {"test_accuracy": 0.0}},
+    "register": {"name": "hiwl", "gate": {"test_accuracy": 0.0}},
 }
 TREES: dict[str, dict[str, list[str]]] = {
     "flat": {"root": ["CRS", "IBS", "CSS", "EO", "SPI"]},

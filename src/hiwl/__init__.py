@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hiwl.model.answer import Model
 
+__version__ = "0.2.0"
+
 
 def load(weights: "str | Path") -> "Model":
     """The classifier `weights`: a name in ``pretrained``, such as `best`, or a folder like those there.

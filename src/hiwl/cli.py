@@ -1,12 +1,19 @@
 """The command `hiwl`: a stage of the pipeline, or one of the verbs beside it. Imports nothing slow."""
 
 import argparse
+import errno
 import os
+import shutil
 import sys
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from hiwl import __version__
 from hiwl.core.errors import HiwlError
+from hiwl.core.files import alone
+from hiwl.core.layout import WORK
 from hiwl.core.memory import keep_freed_memory
 
 
@@ -18,6 +25,7 @@ class Command(NamedTuple):
     arguments: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (a default, never changed)
 
 
+PRETRAINED = {"name": {"help": "a folder of pretrained/, such as small"}}
 COMMANDS = {
     "raw": Command("stages", "bring the survey in (simulated, your own files, or Kaggle's)"),
     "select": Command("stages", "the clean selection from the votes"),
@@ -43,26 +51,32 @@ COMMANDS = {
     "figures": Command("verbs", "of the chosen models: t-SNE of features, Grad-CAM, every error as a picture"),
     "redraw": Command("verbs", "how certain the labels are: draw the volunteers again from a survey's votes"),
     "publish": Command(
-        "verbs",
-        "the evaluated choice as weights for everyone, with their card, into pretrained/",
-        {"name": {"help": "a folder of pretrained/, such as small"}},
+        "verbs", "the evaluated choice as weights for everyone, with their card, into pretrained/", PRETRAINED
     ),
-    "adopt": Command(
+    "adopt": Command("verbs", "register weights of pretrained/ as they are", PRETRAINED),
+    "promote": Command(
         "verbs",
-        "register weights of pretrained/ as they are",
-        {"name": {"help": "a folder of pretrained/, such as small"}},
+        "make the challenger in the registry, or another version, the champion",
+        {
+            "version": {
+                "nargs": "?",
+                "type": int,
+                "help": "a version of the registered model; without it the challenger",
+            }
+        },
     ),
     "restore": Command("verbs", "rebuild MLflow's runs and registry from what git and `dvc pull` bring"),
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; bad input ends with its message and exit status 1."""
+    """Run one command; what goes wrong outside the code ends in a line that says so, and exit status 1."""
     parser = argparse.ArgumentParser(
         prog="hiwl",
         description="Sort galaxies by shape from their pictures. `dvc repro` runs all stages in order.",
     )
-    verbs = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser.add_argument("--version", action="version", version=f"hiwl {__version__}")
+    verbs = parser.add_subparsers(dest="command", metavar="command")
     for name, command in COMMANDS.items():
         text = f"stage: {command.help}" if command.room == "stages" else command.help
         verb = verbs.add_parser(name, help=text, description=text)
@@ -70,21 +84,60 @@ def main(arguments: list[str] | None = None) -> None:
             verb.add_argument(argument, **meaning)
     given = vars(parser.parse_args(arguments))
     name = given.pop("command")
+    if name is None:
+        parser.print_help()
+        return
     # Idle threads of a CPU training sleep instead of spinning: on a machine that does anything else beside it, spinning
     # threads take the cores from their own work. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
-    room = COMMANDS[name].room
     try:
-        if room == "stages":
-            import_module("hiwl.params").check_params()
-        import_module(f"hiwl.{room}.{name}").main(**given)
+        _run(name, given)
     except HiwlError as error:
         sys.exit(f"hiwl {name}: {error}")
-    except FileNotFoundError as error:
-        sys.exit(
-            f"hiwl {name}: {error.filename}: not found. `dvc repro` makes what a stage needs, `dvc pull` brings it."
-        )
+    except KeyboardInterrupt:
+        print(f"\nhiwl {name}: stopped; nothing is half-written", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if (said := _outside(error)) is None:
+            raise
+        sys.exit(f"hiwl {name}: {said}")
+
+
+def _run(name: str, given: dict[str, Any]) -> None:
+    room = COMMANDS[name].room
+    section = import_module("hiwl.core.section")
+    if not section.PARAMS.exists():
+        above = [folder for folder in Path.cwd().parents if (folder / section.PARAMS).exists()]
+        where = f": cd {above[0]}" if above else ", where params.yaml is"
+        raise HiwlError(f"{Path.cwd()} has no {section.PARAMS}. Run hiwl in the project's root folder{where}")
+    section.forget_read()
+    run = import_module(f"hiwl.{room}.{name}").main
+    if room != "stages":
+        run(**given)
+        return
+    import_module("hiwl.params").check_params()
+    if name == "train":  # has a lock of its own, which spans folders, and may be several processes
+        run(**given)
+    else:
+        with alone(WORK / f"{name}.lock", f"runs `hiwl {name}` in this folder"):
+            run()
+    section.check_unchanged()
+
+
+def _outside(error: Exception) -> str | None:
+    """What to tell of an error whose cause lies outside the code; None of any other."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename}: not found. `dvc repro` makes what a stage needs, `dvc pull` brings it."
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error.filename or Path.cwd()}: cannot be written here ({error.strerror}); change its owner or mode"
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # Libraries tell of a full disk in words of their own.
+    folders = {Path.cwd(), Path(os.environ.get("DVC_ROOT", ".")).resolve(), Path(tempfile.gettempdir())}
+    least, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
+    if is_full or least < 1 << 20:
+        return f"{folder}: the disk is full ({least:,} bytes free). Nothing is half-written: make room and run it again"
+    return None
 
 
 if __name__ == "__main__":

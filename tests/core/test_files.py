@@ -1,8 +1,13 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from hiwl.core.files import replacing_folder
+from hiwl.core.files import alone, replacing, replacing_folder
 
 
 def write(folder: Path, text: str) -> None:
@@ -40,3 +45,33 @@ def test_a_folder_left_beside_its_place_by_a_kill_is_put_back(tmp_path: Path, mo
         raise ValueError("stopped")
     assert (folder / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_killed_processes_left_goes_and_what_others_are_writing_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".other.csv.{dead.pid}.part").write_text("half")
+    (tmp_path / ".competition.part").mkdir()  # as earlier versions named it
+    living = tmp_path / f".file.{os.getppid()}.part"
+    living.write_text("being written")
+    with replacing(tmp_path / "file") as one, replacing(tmp_path / "file2") as two:
+        one.write_text("1")
+        two.write_text("2")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "file2", living.name}
+
+
+def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock, order = tmp_path / "work/raw.lock", []
+
+    def second() -> None:
+        with alone(lock, "runs"):
+            order.append("second")
+
+    with alone(lock, "runs"):
+        waiting = Thread(target=second)
+        waiting.start()
+        while "another process runs; waiting for it" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]

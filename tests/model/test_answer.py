@@ -57,8 +57,8 @@ def test_what_cannot_be_read_is_a_row_that_says_so(model: Model, tmp_path: Path)
 
 
 def test_published_weights_are_loaded_by_name_or_folder_and_a_wrong_name_says_which_there_are() -> None:
-    answers = hiwl.load("small")([ROOT / "docs/galaxy.jpg"])
+    answers = hiwl.load("small")([ROOT / "src/hiwl/model/galaxy.jpg"])
     assert answers.loc[0, "answer"] == "SPI"
-    assert hiwl.load(ROOT / "pretrained/small")([ROOT / "docs/galaxy.jpg"]).equals(answers)
+    assert hiwl.load(ROOT / "pretrained/small")([ROOT / "src/hiwl/model/galaxy.jpg"]).equals(answers)
     with pytest.raises(HiwlError, match=r"large: not a folder .* published weights are best, small"):
         hiwl.load("large")

@@ -38,7 +38,7 @@ def test_weights_that_are_not_there_are_an_error_and_never_a_random_start(tmp_pa
         backbones.create("resnet10t", 5, "0" * 64, None)
     with pytest.raises(HiwlError, match=r"resnet10t\.safetensors: not found"):
         backbones.create("resnet10t", 5, "0" * 64, tmp_path)
-    with pytest.raises(HiwlError, match="neither scratch, hub nor"):
+    with pytest.raises(HiwlError, match="neither scratch, hub, hub:<tag> nor"):
         backbones.create("resnet10t", 5, "imagenet", tmp_path)
     path = tmp_path / "resnet10t.safetensors"
     path.write_bytes(b"no weights")

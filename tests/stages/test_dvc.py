@@ -109,6 +109,21 @@ def test_dvc_is_told_every_section_that_defines_a_choice(pipeline: dict[str, Any
     assert description(pipeline, "choose")["params"] == list(Definition.model_fields)
 
 
+def test_git_keeps_metrics_and_plots_and_dvc_all_else(pipeline: dict[str, Any]) -> None:
+    kept = {"metrics": set[str](), "plots": set[str]()}
+    for stage in STAGES:
+        described = description(pipeline, stage)
+        assert described["desc"], stage
+        assert all(isinstance(out, str) or "cache" not in next(iter(out.values())) for out in described["outs"])
+        for kind, paths in kept.items():
+            for out in described.get(kind, []):
+                ((path, how),) = out.items()
+                assert how["cache"] is False
+                paths.add(path)
+    assert kept["metrics"] == {"reports/validation.json", "reports/test.json"}
+    assert kept["plots"] == {"reports/curves/${key}.csv", "reports/confusion.csv"}
+
+
 def test_the_stages_stand_in_the_order_of_the_flow_and_are_commands(pipeline: dict[str, Any]) -> None:
     assert list(pipeline) == STAGES
     for stage in STAGES:

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
@@ -38,18 +39,23 @@ def check_outputs(project: Project, tree: str) -> None:
     answers = pd.read_csv(folder / "reports/answers.csv.gz")
     splits = pd.read_csv(folder / "data/splits/splits.csv")
     assert answers["GalaxyID"].tolist() == sorted(splits.loc[splits["split"] == "test", "GalaxyID"])
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
-    assert metrics["accuracy"] == pytest.approx((answers["label"] == answers["answer"]).mean())
-    version = store(project).get_model_version_by_alias("hiwl", "champion")
-    registered = Path(str(version.source).removeprefix("file://"), "artifacts/choice/choice.json")
-    assert registered.read_bytes() == (folder / "models/choice/choice.json").read_bytes()
-    assert version.tags["survey"] == "simulated"
+    metrics = json.loads((folder / "reports/test.json").read_text())
+    assert metrics["test_accuracy"] == pytest.approx((answers["label"] == answers["answer"]).mean())
+    chosen = (folder / "models/choice/choice.json").read_bytes()
+    (served,) = (path for path in registered(project) if path.read_bytes() == chosen)
     with zipfile.ZipFile(folder / "data/raw/images.zip") as archive:
-        (row,) = Model.load(registered.parent)([archive.read(archive.namelist()[1])]).to_dict("records")
+        (row,) = Model.load(served.parent)([archive.read(archive.namelist()[1])]).to_dict("records")
     steps = row["route"].split(" > ")
     assert steps[0] == "root"
     assert steps[-1] == row["answer"]
     assert sum(row[f"p_{name}"] for name in ("CRS", "IBS", "CSS", "EO", "SPI")) == pytest.approx(1, abs=1e-5)
+
+
+def registered(project: Project) -> list[Path]:
+    """The choices of all versions in the registry."""
+    found = store(project).search_model_versions("name = 'hiwl'")
+    places = [mlflow.artifacts.download_artifacts(f"models:/hiwl/{version.version}") for version in found]
+    return [Path(place) / "artifacts/choice/choice.json" for place in places]
 
 
 def test_outputs_and_dvcs_cache_share_their_files(finished_once: Project) -> None:
@@ -77,12 +83,25 @@ def test_another_tree_runs_from_train_to_register_and_back_again_trains_nothing(
     linked = choices.loc[choices["params.tree"] == "root-smooth-narrow", "tags.hiwl.run.narrow"]
     assert linked.isin(table["run_id"]).all()
     assert (table["status"] == "FINISHED").all()
-    # Back to what was run before: nothing is trained or chosen again, and the alias follows.
+    # Back to what was run before: nothing is trained or chosen again, and its version is still there.
     project.plant("flat")
     said = project.run("dvc", "repro").stdout
     assert "Running stage 'train" not in said
     assert "Running stage 'choose" not in said
     check_outputs(project, "flat")
+
+
+def test_a_fresh_clone_shows_metrics_and_plots_without_a_cache(project: Project, tmp_path: Path) -> None:
+    project.run("git", "clone", "--quiet", str(project.folder), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    names = {name for file in shown.values() for name in file["data"]}
+    assert {"validation_accuracy", "validation_recall_CSS", "test_accuracy", "test_accuracy_low"} <= names
+    assert all(isinstance(value, int | float) for file in shown.values() for value in file["data"].values())
+    plots = json.loads(clone.run("dvc", "plots", "show", "--json").stdout)
+    assert {"dvc.yaml::reports/curves/root.csv", "reports/curves/root.csv", "reports/confusion.csv"} == set(
+        plots["data"]
+    )
 
 
 def test_a_new_split_seed_reruns_the_split_and_what_follows_but_not_the_pack(project: Project) -> None:
@@ -170,7 +189,7 @@ def test_a_study_keeps_the_records_of_its_experiments_also_of_those_that_ran_bef
     project.commit()
 
     said = project.run("hiwl", "study", "mine", **where).stdout
-    assert "mine-one-seed3 is on record" in said
+    assert "mine_one_seed3 is on record" in said
     kept = {path.name: path.read_bytes() for path in (folder / "results/mine/runs").iterdir()}
     assert len(kept) == 1
     table = runs(project)

@@ -3,9 +3,9 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+import timm
 import torch
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 from safetensors.torch import save_file
 
+import hiwl
 from hiwl.core import tracking
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_json
 from hiwl.model import backbones
-from hiwl.model.classifier import Classifier
+from hiwl.model.classifier import Classifier, check_sums, write_sums
 from hiwl.model.pixels import decode
 from hiwl.stages import register
-from hiwl.verbs import adopt, publish, restore
+from hiwl.verbs import adopt, promote, publish, restore
 from pictures import bomb, jpeg
 from project import TREES, Project, environment, free_port, store, wait_for
 
@@ -62,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = {"hierarchy": TREES["paper"], "crop": CROP, "side": SIZE, "shares": shares, "nodes": nodes}
         content |= {"views": 1, "routing": "hard", "temperatures": {"root": 1.0, "narrow": 1.0}}
         write_json(choice / "choice.json", content)
+        write_sums(choice)
         register.save(folder / "served", choice)
     finally:
         os.chdir(here)
@@ -70,12 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    # MLflow puts the model's own copy of the package first, for the rest of the process: undo it for the other tests.
-    path, modules = list(sys.path), {name: module for name, module in sys.modules.items() if name.startswith("hiwl")}
-    loaded = mlflow.pyfunc.load_model(str(folder / "served"))
-    sys.path[:] = path
-    sys.modules.update(modules)
-    return loaded
+    return mlflow.pyfunc.load_model(str(folder / "served"))
 
 
 PICTURES = [jpeg(seed) for seed in range(60)]
@@ -188,7 +189,7 @@ def test_no_answer_shows_a_stack_trace_or_a_path(server: str, folder: Path, body
 def test_below_the_gate_nothing_is_registered_and_the_alias_stays(registered: Project) -> None:
     before = store(registered).get_model_version_by_alias("hiwl", "champion").version
     for gate, said in (({"test_accuracy": 1.01}, "test_accuracy is .* below 1.01"), ({"x": 0}, "x was not measured")):
-        registered.change(register={"name": "hiwl", "alias": "champion", "gate": gate})
+        registered.change(register={"name": "hiwl", "gate": gate})
         with pytest.raises(HiwlError, match=said):
             register.main()
     assert store(registered).get_model_version_by_alias("hiwl", "champion").version == before
@@ -220,23 +221,132 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     publish.main("tiny")
     folder = Path("pretrained/tiny")
     weights = next(folder.glob("root/*.safetensors"))
-    assert weights.stat().st_size < 0.6 * Path("models/nodes/paper/root", weights.name).stat().st_size
-    adopt.check(folder)
+    (whole,) = Path("models/choice/root").glob("*.safetensors")
+    assert weights.stat().st_size < 0.6 * whole.stat().st_size
+    mine = Classifier.load(folder, "cpu").nodes["root"]
+    timms = timm.create_model(f"local-dir:{folder / 'root'}", pretrained=True).eval()
+    seen = torch.rand(2, 3, *timms.pretrained_cfg["input_size"][1:])
+    assert torch.allclose(timms(seen), mine.model.eval()(seen), atol=1e-5)
+    assert tuple(timms.pretrained_cfg["mean"]) == mine.preprocess.mean
+    check_sums(folder)
     card = (folder / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "timm"  # what a model hub reads
     accuracy = json.loads((folder / "record.json").read_text())["metrics"]["test_accuracy"]
     assert f"accuracy {100 * accuracy:.2f} %" in card
     assert all(f"| {name} |" in card for name in ("CRS", "IBS", "CSS", "EO", "SPI"))
 
     adopt.main("tiny")
-    version = store(registered).get_model_version_by_alias("hiwl-tiny", "champion")
-    assert version.tags["survey"] == "mine"
     adopt.main("tiny")
-    assert store(registered).get_model_version_by_alias("hiwl-tiny", "champion").version == version.version
+    assert "hiwl-tiny version 1 is the champion" in capsys.readouterr().out.splitlines()[-3]
+    assert store(registered).get_model_version_by_alias("hiwl-tiny", "champion").tags["survey"] == "mine"
+    assert len(store(registered).search_model_versions("name = 'hiwl-tiny'")) == 1
     with pytest.raises(HiwlError, match="published weights are best, small, tiny"):
         adopt.main("large")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(HiwlError, match=f"root/{weights.name}: not as in SHA256SUMS"):
+    with pytest.raises(HiwlError, match=f"root/{weights.name}: missing, or not as in SHA256SUMS"):
         adopt.main("tiny")
+
+
+def test_what_is_registered_is_a_logged_model_with_an_example_and_what_it_measured_on_which_galaxies(
+    registered: Project,
+) -> None:
+    client = store(registered)
+    version = client.get_model_version_by_alias("hiwl", "champion")
+    metrics = json.loads(Path("reports/test.json").read_text())
+    assert version.tags["commit"] == json.loads(Path("reports/record.json").read_text())["environment"]["commit"]
+    assert version.tags["tree"] == "root-narrow"
+    assert f"test accuracy {metrics['test_accuracy']:.4f}" in str(version.description)
+    (logged,) = client.search_logged_models(["1"])
+    assert (logged.name, logged.source_run_id) == ("hiwl", version.run_id)
+    on = {metric.key: metric.dataset_name for metric in logged.metrics or []}
+    assert on["test_accuracy"] == "simulated-all-test"
+    assert on["validation_accuracy"] == "simulated-all-validation"
+    example = mlflow.models.Model.load(f"models:/{logged.model_id}").load_input_example()
+    answers = mlflow.pyfunc.load_model("models:/hiwl@champion").predict(example)
+    assert answers["error"].isna().all()
+
+
+def test_its_requirements_are_versions_that_every_registry_has(registered: Project) -> None:
+    listed = [Requirement(line) for line in Path("models/served/requirements.txt").read_text().splitlines()]
+    assert {"torch", "timm", "mlflow", "pandas"} <= {one.name for one in listed}
+    assert all(Version(next(iter(one.specifier)).version).local is None for one in listed)
+
+
+def test_two_versions_in_one_process_each_answer_with_their_own_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "hiwl"
+    shutil.copytree(hiwl.__path__[0], changed, ignore=shutil.ignore_patterns("__pycache__"))
+    answer = changed / "model/answer.py"
+    answer.write_text(answer.read_text().replace('" > ".join', '" then ".join'))
+    monkeypatch.setattr(hiwl, "__file__", str(changed / "__init__.py"))
+    register.save(tmp_path / "changed", folder / "choice")
+    monkeypatch.undo()
+    models = [mlflow.pyfunc.load_model(str(path)) for path in (folder / "served", tmp_path / "changed")]
+    asked = pd.DataFrame({"image": PICTURES[:1]})
+    first, second = (model.predict(asked).loc[0, "route"] for model in models)
+    assert first.replace(" > ", " then ") == second != first
+
+
+def test_the_challenger_becomes_the_champion_when_it_is_better_on_the_same_galaxies_or_is_promoted(
+    registered: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = store(registered)
+
+    def evaluate(accuracy: float, views: int, **sources: str) -> None:
+        """Register another model, which had this accuracy on validation."""
+        registered.change(choose=registered.read()["choose"] | {"views": views})
+        registered.stages(("choose",), ("evaluate",))
+        path = Path("reports/record.json")
+        record = json.loads(path.read_text())
+        record["metrics"]["validation_accuracy"] = accuracy
+        record["data"]["sources"] |= sources
+        path.write_text(json.dumps(record))
+        registered.stages(("register",))
+
+    def aliases() -> dict[str, str]:
+        return {key: str(value) for key, value in client.get_registered_model("hiwl").aliases.items()}
+
+    assert aliases() == {"champion": "1"}
+    with pytest.raises(HiwlError, match="hiwl has no challenger"):
+        promote.main(None)
+    evaluate(0.1, 2)
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    evaluate(0.9, 3)
+    assert aliases() == {"champion": "3", "challenger": "2"}
+    assert client.get_model_version("hiwl", "3").tags["replaced"] == "1"
+    evaluate(0.99, 4, **{"splits.csv": "another"})
+    assert "cannot be compared with version 3, the champion" in capsys.readouterr().out
+    assert aliases() == {"champion": "3", "challenger": "4"}
+    promote.main(None)
+    assert aliases() == {"champion": "4"}
+    promote.main(2)
+    assert aliases() == {"champion": "2"}
+    assert client.get_model_version("hiwl", "2").tags["replaced"] == "4"
+    with pytest.raises(HiwlError, match="no version 9"):
+        promote.main(9)
+
+
+def test_a_version_whose_files_are_damaged_is_not_called_champion_but_registered_anew(
+    registered: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = store(registered)
+    version = client.get_model_version_by_alias("hiwl", "champion")
+    files = Path(mlflow.artifacts.download_artifacts("models:/hiwl@champion"))
+    (weights,) = (files / "artifacts/choice/root").glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(HiwlError, match=f"root/{weights.name}: missing, or not as in SHA256SUMS"):
+        Classifier.load(files / "artifacts/choice")
+    with pytest.raises(HiwlError, match="gone or damaged"):
+        promote.main(int(version.version))
+    restore.main()
+    assert "version 1: its files at" in capsys.readouterr().out
+    assert str(client.get_model_version_by_alias("hiwl", "challenger").version) == "2"
+    shutil.rmtree(files.parent)
+    promote.main(None)
+    assert Classifier.load(Path(mlflow.artifacts.download_artifacts("models:/hiwl@champion")) / "artifacts/choice")
 
 
 @pytest.fixture

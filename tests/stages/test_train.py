@@ -28,8 +28,8 @@ def check_node(project: Project) -> None:
     node = project.folder / "models/nodes/flat/root"
     kept = {checkpoint["file"] for checkpoint in json.loads((node / "node.json").read_text())["checkpoints"]}
     assert len(kept) == 2
-    assert {path.name for path in node.iterdir()} == kept | {"node.json", "history.csv", "record.json"}
-    assert len(pd.read_csv(node / "history.csv")) == 2
+    assert {path.name for path in node.iterdir()} == kept | {"node.json", "record.json"}
+    assert len(pd.read_csv(project.folder / "reports/curves/root.csv")) == 2
     record = json.loads((node / "record.json").read_text())
     assert record["is_finished"]
     assert record["environment"]["processes"] == "2"
@@ -69,7 +69,7 @@ def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -
 
 def test_two_processes_train_as_one_does(packed: Project, tmp_path: Path) -> None:
     project = packed.copy(tmp_path / "p")
-    file = project.folder / "models/nodes/flat/root/history.csv"
+    file = project.folder / "reports/curves/root.csv"
     project.stages(("train", "root"))
     alone = pd.read_csv(file)
     project.run("hiwl", "train", "root", HIWL_DEVICES="2", HIWL_THREADS="2")

@@ -45,7 +45,7 @@ def failure(frame: pd.DataFrame, kind: str) -> str:
     with pytest.raises(ContractError) as caught:
         enforce("votes", frame, of_kind, OUT)
     assert not OUT.exists()
-    assert {path.name for path in FAILED.iterdir()} == {"validation.json", "validation.html"}
+    assert {path.name for path in FAILED.iterdir()} == {"suite.json", "validation.json", "validation.html"}
     message = str(caught.value)
     assert str(FAILED / "validation.html") in message
     return message
@@ -82,7 +82,7 @@ from hiwl.survey.contracts.expectations import votes_expectations
 enforce("votes", pd.read_csv("votes.csv"), votes_expectations(), Path("again"))
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    for name in ("validation.json", "validation.html"):
+    for name in ("suite.json", "validation.json", "validation.html"):
         assert (OUT / name).read_bytes() == Path("again", name).read_bytes()
 
 

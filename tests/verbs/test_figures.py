@@ -8,6 +8,7 @@ import pytest
 
 from hiwl.core.errors import HiwlError
 from hiwl.measure.gradcam import LAYERS
+from hiwl.model.classifier import write_sums
 from hiwl.model.tree import Tree
 from hiwl.verbs import figures
 from hiwl.verbs.figures import errors, nodes_above
@@ -79,6 +80,7 @@ def test_figures_are_drawn_and_only_numbers_of_real_galaxies_are_kept(
     real = record | {"parameters": record["parameters"] | {"raw": raw}}
     for file in (Path("reports/record.json"), Path("models/choice/record.json")):
         file.write_text(json.dumps(real))
+    write_sums(Path("models/choice"))
     with pytest.raises(HiwlError, match="holds the survey simulated"):
         figures.main()
     manifest = Path("data/raw/manifest.json")

@@ -23,7 +23,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(
     monkeypatch.setattr(study, "_keep", lambda commit, title: None)
     study.main("trees", queue=False)
     assert "4 runs, 1 on record" in capsys.readouterr().out
-    assert [command[5] for command in commands] == ["trees-two-seed1", "trees-two-seed2", "trees-one-seed2"]
+    assert [command[5] for command in commands] == ["trees_two_seed1", "trees_two_seed2", "trees_one_seed2"]
     choices = [{part.removeprefix("--set-param=") for part in command[6:-1]} for command in commands]
     assert choices == [
         {*MINE, "hierarchy=paper", "train.seed=1"},
@@ -42,5 +42,5 @@ def test_a_study_runs_what_is_missing_and_nothing_else(
 def test_a_run_that_fails_stops_the_study_at_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, stdout=""))
     monkeypatch.setattr(study, "_experiments", dict)
-    with pytest.raises(HiwlError, match="stopped at trees-two-seed1"):
+    with pytest.raises(HiwlError, match="stopped at trees_two_seed1"):
         study.main("trees", queue=False)

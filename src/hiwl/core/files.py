@@ -3,12 +3,16 @@
 Every output is written beside its place and renamed into it: a killed stage leaves the old file or the new one, and
 a file that DVC shares with its cache by a hard link is replaced, never written through. A folder takes two renames;
 killed between them, it lies whole beside its place, and the next call puts it back.
+
+What is written beside carries its process in its name (``.<name>.<pid>.part``), so that two processes never meet; what
+killed processes left in a folder is removed by whoever writes there next.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,31 +33,68 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; it becomes `path` when the block ends well, else it is removed."""
-    beside, old = _beside(path), path.with_name(f".{path.name}.old")
+    old = path.with_name(f".{path.name}.old")
     if old.exists():
         if path.exists():
             shutil.rmtree(old)
         else:
             os.replace(old, path)
-    beside.mkdir()
-    try:
+    with scratch_folder(path) as beside:
         yield beside
         if path.exists():
             os.replace(path, old)
         os.replace(beside, path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, removed when the block ends."""
+    beside = _beside(path)
+    beside.mkdir()
+    try:
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:
-    """A free place beside `path`, after removing what killed processes left there."""
+    """A free place beside `path`, after removing what killed processes left in its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    if beside.is_dir():
-        shutil.rmtree(beside)
-    beside.unlink(missing_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    for left in path.parent.glob(".*.part"):
+        process = left.suffixes[-2:][0].removeprefix(".")
+        if left == beside or not (process.isdecimal() and _is_alive(int(process))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return beside
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Hold the file `lock` meanwhile; where another process holds it, say `what` it is doing, and wait."""
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0.5)
+    except Timeout:
+        print(f"another process {what}; waiting for it", file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,10 +21,12 @@ PACKED = Path("data/packed")
 PACKED_IMAGES = PACKED / "images.npy"  # (galaxies, side, side, 3) uint8
 PACKED_INDEX = PACKED / "index.csv"  # GalaxyID of each row
 
-NODES = Path("models/nodes")  # <tree>/<node>: node.json, history.csv, the best checkpoints
+NODES = Path("models/nodes")  # <tree>/<node>: node.json, record.json, the best checkpoints
 CHOICE = Path("models/choice")  # choice.json and the checkpoints that it names: a model to load
 
 REPORTS = Path("reports")
+CURVES = REPORTS / "curves"  # git's: <node>.csv, loss and accuracy by epoch
+VALIDATION = REPORTS / "validation.json"  # git's: what the choice measured on validation
 SERVED = Path("models/served")
 
 FIGURES = Path("figures")  # neither DVC's nor git's: pictures of real galaxies
@@ -35,16 +37,17 @@ WORK = Path(".work")  # in the project's root: what a killed stage resumes from;
 
 
 def pretrained(weights: str | Path) -> Path:
-    """The folder of published `weights`: a name in ``pretrained`` of this folder or of hiwl's own, or itself a folder.
+    """The folder of published `weights`: a name in ``pretrained``, here or as it came with hiwl, or itself a folder.
 
     Raises:
         HiwlError: there is none; it names those that there are.
     """
-    own = Path(__file__).parents[3] / PRETRAINED
-    for folder in (Path(weights), PRETRAINED / weights, own / weights):
+    # What came with the package: inside an installed one, in the root of a checkout.
+    shelves = [PRETRAINED, Path(__file__).parents[1] / PRETRAINED, Path(__file__).parents[3] / PRETRAINED]
+    for folder in (Path(weights), *(shelf / weights for shelf in shelves)):
         if (folder / "choice.json").exists():
             return folder
-    there = sorted({path.parent.name for folder in (PRETRAINED, own) for path in folder.glob("*/choice.json")})
+    there = sorted({path.parent.name for shelf in shelves for path in shelf.glob("*/choice.json")})
     raise HiwlError(
         f"{weights}: not a folder with choice.json; published weights are {', '.join(there) or 'not there'}"
     )

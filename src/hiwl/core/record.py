@@ -39,7 +39,8 @@ class Record(BaseModel):
     data: dict[str, Any]
     environment: dict[str, str]
     started: int | None = None
-    """Milliseconds since 1970, where it is known."""
+    ended: int | None = None
+    """Milliseconds since 1970, where they are known."""
     history: list[dict[str, float]] = []
     """One row an epoch."""
     metrics: dict[str, float] = {}
@@ -61,7 +62,8 @@ class Record(BaseModel):
 
     def finished(self, metrics: dict[str, float]) -> Self:
         """The record of a run that has ended, with what it measured."""
-        return self.model_copy(update={"metrics": self.metrics | metrics, "is_finished": True})
+        ended = round(1000 * time.time())
+        return self.model_copy(update={"metrics": self.metrics | metrics, "is_finished": True, "ended": ended})
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -76,7 +78,16 @@ def started_here(hardware: dict[str, str]) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
     }
+    named = {"dvc_experiment": "DVC_EXP_NAME", "dvc_baseline": "DVC_EXP_BASELINE_REV"}
+    environment |= {name: os.environ[variable] for name, variable in named.items() if variable in os.environ}
     return {"version": VERSION, "environment": environment | hardware, "started": round(1000 * time.time())}
+
+
+def run_name(columns: dict[str, str | int | float], key: str) -> str:
+    """What a run is called: as DVC's experiment that it belongs to, else by what it is; a node's, with the node."""
+    parts = [str(columns[name]) for name in ("survey", "tree", "backbone", "recipe")]
+    named = os.environ.get("DVC_EXP_NAME") or "-".join([*parts, f"seed{columns['seed']}", key[:4]])
+    return f"{named} {columns['node']}" if "node" in columns else named
 
 
 def results() -> Path:

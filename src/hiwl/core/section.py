@@ -51,16 +51,45 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     return content
 
 
-def read_section(name: str, path: Path = PARAMS) -> Any:
-    """One section of the parameters file, unchecked.
+_read: dict[str, Any] = {}
+"""What this command has read of params.yaml so far."""
+
+
+def read_section(name: str) -> Any:
+    """One section of params.yaml, or one value (`raw.survey`), unchecked; remembered for :func:`check_unchanged`.
 
     Raises:
-        HiwlError: as :func:`read_params`, or the section is missing.
+        HiwlError: as :func:`read_params`, or it is missing.
     """
-    content = read_params(path)
-    if name not in content:
-        raise HiwlError(f"{path}: section {name} is missing")
-    return content[name]
+    _read[name] = _value(name)
+    return _read[name]
+
+
+def check_unchanged() -> None:
+    """See to it that params.yaml still says what this command has read: DVC writes down what stands there at the end.
+
+    Raises:
+        HiwlError: naming what was edited meanwhile.
+    """
+    if changed := [name for name, value in _read.items() if _value(name) != value]:
+        raise HiwlError(
+            f"{PARAMS} was edited while this stage ran: {', '.join(changed)}. What it made is of the old values, so "
+            "it does not count as done; run it again"
+        )
+
+
+def forget_read() -> None:
+    """A command begins."""
+    _read.clear()
+
+
+def _value(name: str) -> Any:
+    value: Any = read_params()
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise HiwlError(f"{PARAMS}: {name} is missing")
+        value = value[part]
+    return value
 
 
 def _explain(problem: Any, where: str, file: Path) -> str:

@@ -1,5 +1,7 @@
 """Where and how to run: from the environment (``HIWL_...``) or a ``.env`` file, never from ``params.yaml``.
 
+The variables that MLflow's and Kaggle's own tools read count as well; the project's own go before them.
+
 Nothing here changes what a result *is*: a user's files are named here, but what they contain enters the parameters
 by its SHA-256. Precision, devices and compilation change its digits: records keep them, and the report pairs runs of
 one precision alone.
@@ -8,9 +10,9 @@ one precision alone.
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hiwl.core.errors import HiwlError
@@ -24,6 +26,11 @@ def project_root() -> Path:
     return Path(os.environ.get("DVC_ROOT", Path.cwd())).resolve()
 
 
+def _also(name: str) -> AliasChoices:
+    """The project's own variable, else the ecosystem's `name`."""
+    return AliasChoices(f"HIWL_{name.removeprefix('MLFLOW_')}", name)
+
+
 class Settings(BaseSettings):
     """Every setting, its default and its meaning."""
 
@@ -33,10 +40,27 @@ class Settings(BaseSettings):
     table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
     votes: Path | None = Field(None, description="survey `files` by label: CSV of votes on some of its galaxies")
     weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
-    kaggle_username: str | None = Field(None, description="survey `kaggle`: the user's name there")
-    kaggle_key: SecretStr | None = Field(None, description="survey `kaggle`: the user's API key")
+    kaggle_api_token: SecretStr | None = Field(
+        None, validation_alias=_also("KAGGLE_API_TOKEN"), description="survey `kaggle`: the user's token there"
+    )
+    kaggle_username: str | None = Field(
+        None, validation_alias=_also("KAGGLE_USERNAME"), description="survey `kaggle`: before tokens, the user's name"
+    )
+    kaggle_key: SecretStr | None = Field(
+        None, validation_alias=_also("KAGGLE_KEY"), description="survey `kaggle`: before tokens, the user's API key"
+    )
     kaggle_folder: Path | None = Field(None, description="survey `kaggle`: the archives, downloaded by hand")
-    tracking_uri: str | None = Field(None, description="MLflow server; default: mlflow.db in the project's root")
+    tracking_uri: str | None = Field(
+        None,
+        validation_alias=_also("MLFLOW_TRACKING_URI"),
+        description="MLflow server; default: mlflow.db in the project's root",
+    )
+    experiment_name: str = Field(
+        "hiwl",
+        min_length=1,
+        validation_alias=_also("MLFLOW_EXPERIMENT_NAME"),
+        description="MLflow experiment of the runs",
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what trains and answers")
     devices: int = Field(1, ge=1, description="how many devices (processes) of one machine train together")
     machines: int = Field(1, ge=1, description="how many machines train together, each under torchrun")
@@ -62,5 +86,12 @@ def settings() -> Settings:
     try:
         return Settings(_env_file=project_root() / ".env")
     except ValidationError as error:
-        wrong = [f"HIWL_{str(e['loc'][0]).upper()}: {e['msg']} (value {e['input']!r})" for e in error.errors()]
-        raise HiwlError("\n".join(wrong)) from None
+        raise HiwlError("\n".join(map(_explain, error.errors()))) from None
+
+
+def _explain(problem: Any) -> str:
+    name = str(problem["loc"][0]).upper()
+    own = name if name.startswith("HIWL_") else f"HIWL_{name}"
+    theirs = (own, own.replace("HIWL_", "MLFLOW_"), own.removeprefix("HIWL_"))
+    name = next((variable for variable in theirs if variable in os.environ), own)
+    return f"{name}: {problem['msg']} (value {problem['input']!r})"

@@ -5,128 +5,245 @@ and adds only what MLflow does not yet have. Where MLflow is not installed (a bo
 the stage's output, and `hiwl restore` logs it at home.
 """
 
+import getpass
 import json
-import os
-import time
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from hiwl.core import store
 from hiwl.core.files import digest
+from hiwl.core.layout import SPLITS_TABLE
 from hiwl.core.record import Record
-from hiwl.core.settings import project_root, settings
 
-EXPERIMENT = "hiwl"
 KEY = "hiwl.key"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for trained models, not those for agents
+EPOCHS, HISTORY = "hiwl.epochs", "hiwl.history"  # how many are logged, and which
+PARTS = ("training", "validation", "test")
+BATCH = 1000  # metrics, and
+FEW = 100  # params or tags: the most that MLflow takes in one request
 
 
-def client() -> Any:
-    """A client of the store: the setting's, else mlflow.db in the project's root, as `mlflow ui` expects it."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
+class Origin(NamedTuple):
+    """What a run was made for; a choice's nodes are named for it too."""
 
-    uri = settings().tracking_uri or f"sqlite:///{project_root() / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient()
+    study: str
+    cell: str
+    seed: int
+    fold: int | None
+
+    @property
+    def title(self) -> str:
+        """As DVC's experiment is named."""
+        return f"{self.study}_{self.cell}_seed{self.seed}" + ("" if self.fold is None else f"_fold{self.fold}")
+
+
+class Log:
+    """The project's experiment in MLflow, and which runs it has. Each call brings in what is new of one record."""
+
+    def __init__(self, keys: list[str] | None = None) -> None:
+        """Look up the runs of `keys`, or of all records."""
+        self.client = store.client()
+        self.experiment = store.experiment(self.client)
+        self.runs: dict[str, Any] = {}
+        for query in [""] if keys is None else [f"tags.`{KEY}` = '{key}'" for key in keys]:
+            token = None
+            while True:
+                page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+                self.runs |= {run.data.tags[KEY]: run for run in page if KEY in run.data.tags}
+                if not (token := page.token):
+                    break
+
+    def add(self, record: Record, origin: Origin | None = None) -> str:
+        """Bring `record` in and give its run's ID."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        run = self.runs.get(record.key)
+        if run is not None and not _grew(run, record):  # trained again by force: another run
+            self.client.set_tag(run.info.run_id, KEY, f"{record.key} replaced")
+            run = None
+        is_new = run is None
+        tags = self._tags(record, origin)
+        if run is None:
+            name = origin.title if origin else record.name
+            if origin and record.kind == "node":
+                name += f" {record.columns['node']}"
+            run = self.client.create_run(self.experiment, start_time=record.started, run_name=name, tags=tags)
+            self.runs[record.key] = run
+        run_id: str = run.info.run_id
+        known = 0 if is_new else int(run.data.tags.get(EPOCHS, 0))
+        start = run.info.start_time
+        datasets = _datasets(record)
+        times = _times(start, record.history)
+        metrics = [
+            Metric(name, value, timestamp=when, step=int(row["epoch"]))
+            for row, when in list(zip(record.history, times, strict=True))[known:]
+            for name, value in row.items()
+            if name != "epoch"
+        ]
+        ended = max(record.ended or 0, (times or [start])[-1])
+        # Of two values of one step MLflow shows the later one.
+        metrics += [
+            Metric(name, value, timestamp=ended, step=0)
+            for name, value in record.metrics.items()
+            if run.data.metrics.get(name) != value
+        ]
+        if len(record.history) < known:  # an older record takes nothing back
+            del tags[EPOCHS], tags[HISTORY]
+        # Each call loads the whole run: the longest part comes last.
+        seen = set() if is_new else {one.dataset.name for one in run.inputs.dataset_inputs}
+        if new := [one for one in datasets.values() if one.name not in seen]:
+            self.client.log_inputs(run_id, datasets=[_input(one) for one in new])
+        if record.is_finished and run.info.status != "FINISHED":
+            self.client.set_terminated(run_id, end_time=ended)
+        params = {key: str(value) for key, value in record.columns.items()} | _flatten(record.parameters)
+        self._batches(
+            run_id,
+            [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value],
+            [Param(key, value) for key, value in params.items()] if is_new else [],
+            metrics,
+        )
+        return run_id
+
+    def _batches(self, run_id: str, tags: list[Any], params: list[Any], metrics: list[Any]) -> None:
+        while tags or params or metrics:
+            room = BATCH - len(tags[:FEW]) - len(params[:FEW])
+            self.client.log_batch(run_id, metrics[:room], params[:FEW], tags[:FEW])
+            tags, params, metrics = tags[FEW:], params[FEW:], metrics[room:]
+
+    def _tags(self, record: Record, origin: Origin | None) -> dict[str, str]:
+        environment = record.environment
+        tags = {
+            KEY: record.key,
+            EPOCHS: str(len(record.history)),
+            HISTORY: digest(record.history),
+            "hiwl.kind": record.kind,
+            "mlflow.source.name": environment["dvc_stage"],
+            "mlflow.source.type": "PROJECT",
+            "mlflow.source.git.commit": environment["commit"],
+            "mlflow.user": getpass.getuser(),
+            "mlflow.note.content": self._note(record),
+        } | {f"hiwl.{name}": value for name, value in environment.items()}
+        if origin := origin or _origin(environment.get("dvc_experiment", "")):
+            tags |= {name: str(value) for name, value in origin._asdict().items() if value is not None}
+        for node, key in record.nodes.items():
+            if key in self.runs:
+                tags[f"hiwl.run.{node}"] = self.runs[key].info.run_id
+        return tags
+
+    def _note(self, record: Record) -> str:
+        """The run's description, in Markdown."""
+        columns = record.columns
+        said = f"`{columns['backbone']}` at {columns['input']} px, recipe `{columns['recipe']}`, seed {columns['seed']}"
+        if record.kind == "node":
+            return f"Training of the node `{columns['node']}` on the survey `{columns['survey']}`: {said}."
+        links = [
+            f"[{node}](#/experiments/{self.experiment}/runs/{self.runs[key].info.run_id})"
+            for node, key in record.nodes.items()
+            if key in self.runs
+        ]
+        return f"Choice of checkpoints on the survey `{columns['survey']}`: {said}. Its nodes: {', '.join(links)}."
 
 
 def log_run(record: Record) -> str | None:
-    """Bring `record` into MLflow and give the run's ID; None where MLflow is not installed."""
+    """Bring `record` into MLflow and give the run's ID; None where MLflow is not installed.
+
+    Raises:
+        HiwlError: the store cannot be used.
+    """
     if find_spec("mlflow") is None:
         return None
-    from mlflow.entities import Metric
+    return Log([record.key, *record.nodes.values()]).add(record)
 
-    store = client()
-    run = _find(store, record.key)
-    if run is not None and not _grew(run, record):  # trained again by force: another run
-        store.set_tag(run.info.run_id, KEY, f"{record.key} replaced")
-        run = None
-    run = run or _start(store, record)
-    run_id: str = run.info.run_id
-    if record.kind == "choice":
-        for node, key in record.nodes.items():
-            if (part := _find(store, key)) is not None:
-                store.set_tag(run_id, f"hiwl.run.{node}", part.info.run_id)
-    known = int(run.data.tags.get("hiwl.epochs", 0))
-    rows = [
-        Metric(name, value, timestamp=when, step=int(row["epoch"]))
-        for row, when in list(zip(record.history, _times(run.info.start_time, record.history), strict=True))[known:]
-        for name, value in row.items()
-        if name != "epoch"
-    ]
-    now = round(1000 * time.time())  # of two values of one step MLflow shows the later one
-    changed = {name: value for name, value in record.metrics.items() if run.data.metrics.get(name) != value}
-    final = [Metric(name, value, timestamp=now, step=0) for name, value in changed.items()]
-    for start in range(0, len(rows + final), 1000):  # the server's limit for one request
-        store.log_batch(run_id, metrics=(rows + final)[start : start + 1000])
-    if len(record.history) >= known:  # an older record takes nothing back
-        store.set_tag(run_id, "hiwl.epochs", str(len(record.history)))
-        store.set_tag(run_id, "hiwl.history", digest(record.history))
-    if record.is_finished and run.info.status != "FINISHED":
-        store.set_terminated(run_id, end_time=(_times(run.info.start_time, record.history) or [now])[-1])
-    return run_id
+
+def try_to_log(record: Record) -> str | None:
+    """As :func:`log_run`, but what fails is told and no more: the record is safe in the stage's output."""
+    try:
+        return log_run(record)
+    except Exception as error:
+        print(f"{record.name}: not logged to MLflow ({error}); `hiwl restore` makes up for it", file=sys.stderr)
+        return None
 
 
 def log_report(record: Record, folder: Path) -> None:
     """Log an evaluated choice, with the tables and pictures of `folder` among its artifacts."""
-    run_id = log_run(record)
+    run_id = try_to_log(record)
     if run_id is not None:
         for name in ("per_class.csv", "confusion.png", "curves.png"):
-            client().log_artifact(run_id, str(folder / name))
+            store.client().log_artifact(run_id, str(folder / name))
+
+
+@contextmanager
+def watched(run_id: str | None) -> Iterator[None]:
+    """Log the use of processors, memory, disk and GPU to a run meanwhile, every ten seconds."""
+    if run_id is None:
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def _origin(experiment: str) -> Origin | None:
+    """Of an experiment that `hiwl study` named."""
+    study, *parts = experiment.split("_")
+    if len(parts) not in (2, 3) or not parts[1].startswith("seed"):
+        return None
+    fold = int(parts[2].removeprefix("fold")) if len(parts) == 3 else None
+    return Origin(study, parts[0], int(parts[1].removeprefix("seed")), fold)
+
+
+def _datasets(record: Record) -> dict[str, Any]:
+    """By part of the split: the galaxies of it that the run has seen, as MLflow's dataset."""
+    from mlflow.entities import Dataset
+
+    # A relative place: MLflow reads it in the project's root, wherever that is.
+    source = json.dumps({"uri": str(SPLITS_TABLE)})
+    of = f"{record.columns['survey']}-{record.columns.get('node', 'all')}"
+    found = {}
+    for part in PARTS:
+        if (galaxies := record.data["counts"].get(part)) is not None:
+            content = digest([record.data["sources"], of, part, galaxies])[:32]
+            profile = json.dumps({"galaxies": galaxies, "sha256": record.data["sources"]})
+            found[part] = Dataset(f"{of}-{part}", content, "local", source, profile=profile)
+    return found
+
+
+def _input(dataset: Any) -> Any:
+    from mlflow.entities import DatasetInput, InputTag
+
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", dataset.name.rpartition("-")[2])])
+
+
+def metrics_of(record: Record) -> list[Any]:
+    """What a finished run measured, each value with the dataset that it was measured on, where its name says so."""
+    from mlflow.entities import Metric
+
+    found, datasets = [], _datasets(record)
+    for name, value in record.metrics.items():
+        of = datasets.get(name.split("_")[0])
+        on = {"dataset_name": of.name, "dataset_digest": of.digest} if of else {}
+        found.append(Metric(name, value, timestamp=record.ended or record.started or 0, step=0, **on))
+    return found
 
 
 def _grew(run: Any, record: Record) -> bool:
     """Whether the record's history continues what the run has (or is less of it, on its way back from a resume)."""
-    known = int(run.data.tags.get("hiwl.epochs", 0))
-    return known > len(record.history) or run.data.tags.get("hiwl.history") in (None, digest(record.history[:known]))
+    known = int(run.data.tags.get(EPOCHS, 0))
+    return known > len(record.history) or run.data.tags.get(HISTORY) in (None, digest(record.history[:known]))
 
 
 def _times(start: int, history: list[dict[str, float]]) -> list[int]:
     """When each epoch ended, in milliseconds since 1970."""
     seconds = [row.get("seconds", 0) + row.get("validation_seconds", 0) for row in history]
     return [start + round(1000 * sum(seconds[: i + 1])) for i in range(len(seconds))]
-
-
-def _find(store: Any, key: str) -> Any:
-    experiment = store.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return None
-    runs = store.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1)
-    return runs[0] if runs else None
-
-
-def _start(store: Any, record: Record) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
-    run = store.create_run(
-        _experiment(store),
-        start_time=record.started,
-        run_name=record.name,
-        tags={KEY: record.key, "hiwl.kind": record.kind} | {f"hiwl.{k}": v for k, v in record.environment.items()},
-    )
-    store.set_tag(run.info.run_id, "mlflow.source.git.commit", record.environment["commit"])
-    flat = {key: str(value) for key, value in record.columns.items()} | _flatten(record.parameters)
-    store.log_batch(run.info.run_id, params=[Param(key, value) for key, value in flat.items()])
-    data = Dataset(
-        name=str(record.columns["survey"]),
-        digest=record.data["sources"]["splits.csv"][:32],
-        source_type="dvc",
-        source=json.dumps(record.data["sources"]),
-        profile=json.dumps(record.data["counts"]),
-    )
-    store.log_inputs(run.info.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
-    return store.get_run(run.info.run_id)
-
-
-def _experiment(store: Any) -> str:
-    found = store.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    # A local store's artifacts belong into mlruns of the project's root, wherever this process runs.
-    location = None if settings().tracking_uri else (project_root() / "mlruns" / EXPERIMENT).as_uri()
-    return str(store.create_experiment(EXPERIMENT, artifact_location=location, tags=KIND))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

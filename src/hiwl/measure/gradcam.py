@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
+from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
 from hiwl.measure.intervals import mean_with_interval
@@ -106,7 +107,7 @@ def attend(classifier: Classifier, images: Tensor, test: pd.DataFrame) -> tuple[
     for name, node in classifier.nodes.items():
         galaxies = test[test["node"] == name]
         labels = classifier.tree.labels(name)
-        for start in range(0, len(galaxies), BATCH):
+        for start in tqdm(range(0, len(galaxies), BATCH), f"Grad-CAM of {name}", unit="batch"):
             group = galaxies.iloc[start : start + BATCH]
             rows = group["row"].to_numpy()
             targets = torch.tensor([labels[of_class] for of_class in group["class"]], device=node.device)

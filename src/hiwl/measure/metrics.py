@@ -46,6 +46,7 @@ def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str
 
 
 def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:
-    """What :func:`measure_routed` found on the test set, as a record has it."""
+    """What :func:`measure_routed` found on the test set, as records, DVC and MLflow name it: one number a name."""
     flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    flat["test_accuracy_low"], flat["test_accuracy_high"] = metrics["accuracy_interval"]
     return flat | {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}

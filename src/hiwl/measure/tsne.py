@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
+from tqdm import tqdm
 
 from hiwl.measure.plots import headless_pyplot
 from hiwl.model.classifier import Classifier
@@ -58,7 +59,7 @@ def embed_nodes(
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     """Coordinates of all galaxies shown (`node`, `split`, `class`, `x`, `y`), and each node's silhouette in test."""
     parts, silhouettes = [], {}
-    for name, node in classifier.nodes.items():
+    for name, node in tqdm(classifier.nodes.items(), "t-SNE", unit="node"):
         group = shown[shown["node"] == name]
         if group.empty:
             continue

@@ -5,7 +5,7 @@ Nothing here is silent.
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
@@ -28,8 +28,9 @@ class Backbone(NamedTuple):
 def create(name: str, classes: int, pretrained: str, weights: Path | None, head: str = "library") -> Backbone:
     """Make model `name` with `classes` outputs.
 
-    `pretrained` is `scratch`; `hub` (timm's or torchvision's ImageNet weights over the network); or the SHA-256 of
-    a safetensors file at `weights`, itself or as ``<weights>/<name>.safetensors``. The last layer is always new:
+    `pretrained` is `scratch`; `hub` (the ImageNet weights that timm or torchvision takes today, over the network);
+    `hub:<tag>` (those of timm's that have this tag); or the SHA-256 of a safetensors file at `weights`, itself or as
+    ``<weights>/<name>.safetensors``. The last layer is always new:
     drawn as the `library` does, which for timm's EfficientNets is uniform in +- 1 / sqrt(classes) and so large that its
     first gradients spoil the weights before it; or as torch's `linear` layer, +- 1 / sqrt(features).
 
@@ -40,15 +41,16 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None, head:
     if pretrained == "scratch":
         model = _make(library, name, classes, False)
         started_from = "scratch"
-    elif pretrained == "hub":
+    elif pretrained == "hub" or pretrained.startswith("hub:"):
+        tag = pretrained.removeprefix("hub").removeprefix(":")
         try:
-            model = _make(library, name, classes, True)
+            model = _make(library, f"{name}.{tag}" if tag else name, classes, True)
         except Exception as error:
             raise HiwlError(
                 f"train.pretrained: ImageNet weights of {name} could not be downloaded ({error}). Give a "
                 "safetensors file (HIWL_WEIGHTS) and its SHA-256 as train.pretrained, or train.pretrained: scratch."
             ) from None
-        started_from = f"{library}'s ImageNet weights"
+        started_from = _said_of(model) if library == "timm" else f"{library}'s ImageNet weights"
     else:
         model = _make(library, name, classes, False)
         path = _find(name, pretrained, weights)
@@ -58,6 +60,13 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None, head:
         for layer in last_layers(model):
             model.get_submodule(layer).reset_parameters()  # type: ignore[operator]
     return Backbone(model, started_from)
+
+
+def _said_of(model: "nn.Module") -> str:
+    """What timm says of the weights that it has just loaded."""
+    said: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    parts = [said.get("hf_hub_id") or said.get("url"), said.get("license")]
+    return f"{said['architecture']}.{said.get('tag')} ({', '.join(str(part) for part in parts if part)})"
 
 
 def library_of(name: str) -> Literal["hiwl", "timm", "torchvision"]:
@@ -103,7 +112,9 @@ def _make(library: str, name: str, classes: int, pretrained: bool) -> "nn.Module
 
 def _find(name: str, expected: str, weights: Path | None) -> Path:
     if not SHA256.fullmatch(expected):
-        raise HiwlError(f"train.pretrained: {expected!r} is neither scratch, hub nor a SHA-256 (64 hex digits)")
+        raise HiwlError(
+            f"train.pretrained: {expected!r} is neither scratch, hub, hub:<tag> nor a SHA-256 (64 hex digits)"
+        )
     if weights is None:
         raise HiwlError(
             f"train.pretrained names a file of weights of {name}, but HIWL_WEIGHTS does not say where it is"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hiwl.core.errors import HiwlError
+from hiwl.core.files import sha256, write_text
 from hiwl.model import backbones
 from hiwl.model.features import penultimate
 from hiwl.model.pixels import Pixels
@@ -21,6 +22,7 @@ from hiwl.model.tree import Floats, Ints, Routed, Routing, Tree, route
 
 BATCH = 256
 CHOICE_FILE = "choice.json"
+SUMS = "SHA256SUMS"
 
 
 @torch.inference_mode()
@@ -58,11 +60,7 @@ class Node:
         self.preprocess = Preprocess(description["input"], tuple(description["mean"]), tuple(description["std"]))
         self.device = device
         self.model = backbones.create(description["backbone"], len(description["children"]), "scratch", None).model
-        try:
-            weights = load_file(checkpoint)
-        except FileNotFoundError:
-            raise HiwlError(f"{checkpoint}: not found; `dvc repro` makes it, `dvc pull` brings it") from None
-        self.model.load_state_dict(weights)  # also of half precision, to the model's own
+        self.model.load_state_dict(load_file(checkpoint))  # also of half precision, to the model's own
         self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(self, images: Tensor, rows: Ints, views: int) -> Tensor:
@@ -96,12 +94,10 @@ class Classifier:
         """From a folder of ``choice.json`` and ``<node>/<checkpoint>``, as `choose` and `publish` write it.
 
         Raises:
-            HiwlError: a file is missing.
+            HiwlError: a file is missing, or not what ``SHA256SUMS`` beside it says.
         """
-        try:
-            choice = json.loads((folder / CHOICE_FILE).read_text())
-        except FileNotFoundError:
-            raise HiwlError(f"{folder / CHOICE_FILE}: not found; `dvc repro` makes it, `dvc pull` brings it") from None
+        check_sums(folder)
+        choice = json.loads((folder / CHOICE_FILE).read_text())
         device = device_of(accelerator)
         nodes = {name: Node(one, folder / name / one["file"], device) for name, one in choice["nodes"].items()}
         return cls(choice, nodes)
@@ -124,6 +120,44 @@ def copy_model(folder: Path, to: Path) -> None:
     for node, chosen in json.loads((to / CHOICE_FILE).read_text())["nodes"].items():
         (to / node).mkdir()
         shutil.copyfile(folder / node / chosen["file"], to / node / chosen["file"])
+    write_sums(to)
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` of every file in `folder` but a card, which may name them."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    listed = [name for name in names if name not in (SUMS, "README.md")]
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in listed))
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """By file: its SHA-256, as ``SHA256SUMS`` has it.
+
+    Raises:
+        HiwlError: there is no such file.
+    """
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+    except FileNotFoundError:
+        raise HiwlError(f"{folder / SUMS}: not found; `dvc repro` makes a model, `dvc pull` brings it") from None
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+
+
+def check_sums(folder: Path) -> None:
+    """See to it that every file in `folder` is what ``SHA256SUMS`` there says.
+
+    Raises:
+        HiwlError: naming those that are missing or not.
+    """
+    expected = read_sums(folder)
+    wrong = [name for name, digest in expected.items() if not _is(folder / name, digest)]
+    if wrong or CHOICE_FILE not in expected:
+        names = ", ".join(wrong or [CHOICE_FILE])
+        raise HiwlError(f"{folder}: {names}: missing, or not as in {SUMS}; get the folder anew from where it came")
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.exists() and sha256(path) == digest
 
 
 def device_of(accelerator: str) -> torch.device:

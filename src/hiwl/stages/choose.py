@@ -1,9 +1,9 @@
 """Stage `choose`: every combination of the nodes' checkpoints on the validation set; the best one serves.
 
 Writes to ``models/choice``: ``choice.json`` (which checkpoints serve, and how: views, routing, temperatures) and these
-checkpoints, a model to load; ``combinations.csv``, ``metrics.json``, ``record.json``. The best is the combination of
-highest accuracy; among equals that of highest mean recall; then that of the nodes' better-ranked checkpoints, root
-first.
+checkpoints, a model to load; ``combinations.csv``, ``record.json``. Writes ``reports/validation.json``. The best is the
+combination of highest accuracy; among equals that of highest mean recall; then that of the nodes' better-ranked
+checkpoints, root first.
 """
 
 import itertools
@@ -18,12 +18,12 @@ from sklearn.metrics import balanced_accuracy_score
 
 from hiwl.core import tracking
 from hiwl.core.files import digest, replacing_folder, sha256, write_json
-from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE
-from hiwl.core.record import Record, started_here
+from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE, VALIDATION
+from hiwl.core.record import Record, run_name, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
 from hiwl.model.calibration import calibration_error, fit_temperature
-from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of
+from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
 from hiwl.model.tree import ChooseParams, Floats, HierarchyParams, Ints, Tree, route
 from hiwl.survey.packed import Part, read_split
 
@@ -38,8 +38,9 @@ class Answers(NamedTuple):
 
 def main() -> None:
     """Score all combinations and keep the best."""
-    params = ChooseParams.parse(read_section("choose"), "choose")
-    hierarchy = HierarchyParams.parse(read_section("hierarchy"), "hierarchy")
+    parameters = {name: read_section(name) for name in read_params() if name != "register"}
+    params = ChooseParams.parse(parameters["choose"], "choose")
+    hierarchy = HierarchyParams.parse(parameters["hierarchy"], "hierarchy")
     tree, folder = Tree(hierarchy.nodes), NODES / hierarchy.name
     descriptions = {name: json.loads((folder / name / "node.json").read_text()) for name in tree.nodes}
     validation = read_split("validation", tree)
@@ -57,7 +58,7 @@ def main() -> None:
         tree, descriptions, {key: said.probabilities for key, said in answers.items()}, labels, shares, params
     )
     best = table.iloc[0]
-    pack = read_section("pack")
+    pack = parameters["pack"]
     choice = {
         "hierarchy": tree.nodes,
         "crop": pack["crop"],
@@ -74,7 +75,7 @@ def main() -> None:
         },
     }
     nodes = {name: Record.model_validate_json((folder / name / "record.json").read_text()) for name in tree.nodes}
-    record = _record(tree, nodes, choice, len(labels))
+    record = _record(parameters, nodes, choice, len(labels))
     metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
     metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
     record = record.finished(metrics)
@@ -84,9 +85,10 @@ def main() -> None:
             (beside / name).mkdir()
             shutil.copyfile(folder / name / best[name], beside / name / best[name])
         table.to_csv(beside / "combinations.csv", index=False)
-        write_json(beside / "metrics.json", metrics)
         write_json(beside / "record.json", record.to_json())
-    tracking.log_run(record)
+        write_sums(beside)
+    write_json(VALIDATION, metrics)
+    tracking.try_to_log(record)
     print(f"choose: best of {len(table)} combinations, validation accuracy {best['accuracy']:.4f}")
 
 
@@ -140,17 +142,17 @@ def _answers(tree: Tree, name: str, node: Node, validation: Part, params: Choose
     return Answers(average(logits, temperature), temperature)
 
 
-def _record(tree: Tree, nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
+def _record(parameters: dict[str, Any], nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
     root = nodes["root"]
     shared = ("survey", "backbone", "input", "recipe", "seed", "started_from")
-    columns = {name: root.columns[name] for name in shared}
+    columns = {"tree": "-".join(choice["hierarchy"])} | {name: root.columns[name] for name in shared}
+    key = digest([choice, {name: run.key for name, run in nodes.items()}])[:16]
     return Record(
-        key=digest([choice, {name: run.key for name, run in nodes.items()}])[:16],
+        key=key,
         kind="choice",
-        name=f"{columns['survey']}: choice {columns['backbone']} {columns['recipe']} seed {columns['seed']}",
-        columns={"tree": "-".join(tree.nodes), **columns},
-        parameters={name: values for name, values in read_params().items() if name != "register"}
-        | {"files": {name: chosen["file"] for name, chosen in choice["nodes"].items()}},
+        name=run_name(columns, key),
+        columns=columns,
+        parameters=parameters | {"files": {name: chosen["file"] for name, chosen in choice["nodes"].items()}},
         data={
             "sources": {path.name: sha256(path) for path in (SPLITS_TABLE, PACKED_INDEX)},
             "counts": root.data["counts"] | {"validation": validation},

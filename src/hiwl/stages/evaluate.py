@@ -1,16 +1,18 @@
 """Stage `evaluate`: the chosen combination on the test set, once (paper, section 4.3).
 
-Writes to ``reports``: ``metrics.json``, ``per_class.csv`` (counts, recall, precision, F1, intervals),
+Writes to ``reports``: ``test.json`` (what was measured), ``per_class.csv`` (counts, recall, precision, F1, intervals),
 ``confusion.csv`` (one row a galaxy: label, answer), ``confusion.png``, ``curves.png`` (loss and accuracy of every
 node against epochs), ``answers.csv.gz`` (every galaxy's answer), ``record.json``.
 """
+
+import os
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from hiwl.core import tracking
-from hiwl.core.files import replacing_folder, write_json
+from hiwl.core.files import scratch_folder, write_json
 from hiwl.core.layout import CHOICE, ID, REPORTS
 from hiwl.core.record import Record, nodes_of
 from hiwl.core.settings import settings
@@ -33,13 +35,13 @@ def main() -> None:
     nodes = {
         name: Record.model_validate_json((nodes_of(choice) / name / "record.json").read_text()) for name in choice.nodes
     }
-    record = choice.finished(test_metrics(metrics, per_class))
+    measured = test_metrics(metrics, per_class)
+    record = choice.finished(measured)
+    counted = choice.data["counts"] | {"test": len(labels)}
+    record = record.model_copy(update={"data": choice.data | {"counts": counted}})
     answers = answers_table(galaxies, labels, routed, classes)
-    with replacing_folder(REPORTS) as beside:
-        write_json(
-            beside / "metrics.json",
-            metrics | {"recall": dict(zip(classes, per_class["recall"], strict=True))},
-        )
+    with scratch_folder(REPORTS / "evaluation") as beside:
+        write_json(beside / "test.json", measured)
         per_class.to_csv(beside / "per_class.csv", index=False)
         answers[["label", "answer"]].to_csv(beside / "confusion.csv", index=False)
         counts = confusion_matrix(labels, routed.label, labels=range(len(classes)))
@@ -55,6 +57,8 @@ def main() -> None:
             compression={"method": "gzip", "mtime": 0},
         )
         write_json(beside / "record.json", record.to_json())
+        for path in beside.iterdir():  # all is written
+            os.replace(path, REPORTS / path.name)
     tracking.log_report(record, REPORTS)
     low, high = metrics["accuracy_interval"]
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")

@@ -1,20 +1,26 @@
 """Stage `register`: the evaluated choice as one pyfunc model in MLflow's registry, behind a gate.
 
-Writes ``models/served``, the saved model. Below any threshold of the gate the stage fails and the alias stays where
-it is.
+Writes ``models/served``, the saved model, and registers it as the `challenger`. Where it is better on validation than
+the `champion`, on the same split, it becomes the champion; else `hiwl promote` makes it so. Below any threshold of the
+gate the stage fails and no alias moves.
 """
 
 import ast
-import shutil
+import base64
+import re
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
 from pydantic import Field
 
 import hiwl
-from hiwl.core import tracking
+from hiwl.core import store, tracking
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import digest, replacing_folder, sha256
 from hiwl.core.layout import CHOICE, SERVED
@@ -22,15 +28,16 @@ from hiwl.core.record import Record, read_evaluated
 from hiwl.core.section import Section, read_section
 
 CODE = ("core", "model")  # the folders that the served model runs: saved with it, so that it answers as it did
+CHAMPION, CHALLENGER = "champion", "challenger"
+CONTENT = "hiwl.content"  # the tag of a version that says what its files contain
+EXAMPLE = Path(str(hiwl.__file__)).parent / "model/galaxy.jpg"  # a simulated spiral
 
 
 class RegisterParams(Section):
     """Section `register`."""
 
     name: str = Field(min_length=1)
-    """The registered model."""
-    alias: str = Field(min_length=1)
-    """What moves to the new version; `mlflow models serve -m models:/<name>@<alias>` serves it."""
+    """The registered model; `mlflow models serve -m models:/<name>@champion` serves the best of its versions."""
     gate: dict[str, float]
     """Measured values (as in MLflow: test_accuracy, test_recall_CSS, ...) and the least that each must reach."""
 
@@ -43,8 +50,7 @@ def main() -> None:
     with replacing_folder(SERVED) as beside:
         beside.rmdir()  # MLflow makes it
         save(beside, CHOICE)
-    number = register(SERVED, record, params, CHOICE)
-    print(f"register: {params.name} version {number} is {params.alias!r}")
+    register(SERVED, record, params, CHOICE)
 
 
 def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
@@ -53,47 +59,78 @@ def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
         raise HiwlError(f"register.gate: {', '.join(sorted(unknown))} was not measured; there is {', '.join(metrics)}")
     low = [f"{name} is {metrics[name]:.4f}, below {least}" for name, least in gate.items() if metrics[name] < least]
     if low:
-        raise HiwlError(f"register.gate: {'; '.join(low)}. Nothing was registered and the alias was not moved.")
+        raise HiwlError(f"register.gate: {'; '.join(low)}. Nothing was registered and no alias was moved.")
 
 
 def save(folder: Path, choice: Path) -> None:
     """Save the model in the folder `choice`, and the code that answers, as an MLflow model `folder`."""
     import mlflow
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
+    from hiwl.model.answer import IMAGE
     from hiwl.model.classifier import Classifier, copy_model
 
     classes = Classifier.load(choice, "cpu").tree.classes
     outputs = [("answer", DataType.string), ("probability", DataType.double)]
     outputs += [(f"p_{name}", DataType.double) for name in classes]
     outputs += [("route", DataType.string), ("error", DataType.string)]
-    package = Path(str(hiwl.__file__)).parent
     with tempfile.TemporaryDirectory() as scratch:
-        weights, code = Path(scratch, "choice"), Path(scratch, "hiwl")  # MLflow keeps the folders' names
+        weights = Path(scratch, "choice")  # MLflow keeps the folders' names
         weights.mkdir()
         copy_model(choice, weights)
-        code.mkdir()
-        shutil.copyfile(package / "__init__.py", code / "__init__.py")
-        for name in CODE:
-            shutil.copytree(package / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=package / "model" / "pyfunc.py",
-            artifacts={"choice": str(weights)},
-            code_paths=[str(code)],
-            signature=ModelSignature(
-                # Bytes or base64 text; anything else is answered too, by a row that says what is wrong with it.
-                inputs=Schema([ColSpec(AnyType(), "image")]),
-                outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outputs]),
-            ),
-            pip_requirements=requirements(code),
-        )
+        code = copy_code(Path(scratch))
+        with _importable(code):
+            mlflow.pyfunc.save_model(
+                folder,
+                python_model=code / "model" / "pyfunc.py",
+                artifacts={"choice": str(weights)},
+                code_paths=[str(code)],
+                signature=ModelSignature(
+                    # Bytes or base64 text; anything else is answered too, by a row that says what is wrong with it.
+                    inputs=Schema([ColSpec(AnyType(), IMAGE)]),
+                    outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outputs]),
+                ),
+                input_example=pd.DataFrame({IMAGE: [base64.b64encode(EXAMPLE.read_bytes()).decode()]}),
+                pip_requirements=requirements(code),
+            )
+
+
+def copy_code(to: Path) -> Path:
+    """Bring the code that answers into the folder `to`, as a package named after its content.
+
+    So two versions of a model in one process each run their own code.
+    """
+    package = Path(str(hiwl.__file__)).parent
+    files = [package / "__init__.py", *(path for name in CODE for path in sorted(package.glob(f"{name}/**/*.py")))]
+    content = {str(path.relative_to(package)): path.read_text() for path in files}
+    own = f"hiwl_{digest(content)[:8]}"
+    for name, text in content.items():
+        path = to / own / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(re.sub(r"^(\s*(?:from|import) )hiwl\b", rf"\g<1>{own}", text, flags=re.MULTILINE))
+    return to / own
+
+
+@contextmanager
+def _importable(package: Path) -> Iterator[None]:
+    """MLflow runs the model's code to see what it is: let it find `package`, and forget it again."""
+    sys.path.insert(0, str(package.parent))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(package.parent))
+        for name in [name for name in sys.modules if name.split(".")[0] == package.name]:
+            del sys.modules[name]
 
 
 def requirements(code: Path) -> list[str]:
-    """The distributions that the modules in `code` import, each at the version that is installed here."""
+    """The distributions that the modules in `code` import, each at the version that is installed here.
+
+    Without the local part of a version (`+cpu`), which no registry has.
+    """
     imported: set[str] = set()
     for path in code.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -105,49 +142,167 @@ def requirements(code: Path) -> list[str]:
     roots = {name.split(".")[0] for name in imported} & installed.keys()
     # Several distributions may bring one package (mlflow, mlflow-skinny): the one of its own name is meant.
     found = {name if name in installed[name] else min(installed[name]) for name in roots}
-    return [f"{name}=={version(name)}" for name in sorted(found - {"hiwl"}, key=str.lower)]
+    return [f"{name}=={Version(version(name)).public}" for name in sorted(found, key=str.lower)]
 
 
-def register(folder: Path, record: Record, params: RegisterParams, choice: Path) -> str:
-    """Make the saved model a version of the registered model (unless it is one) and move the alias to it.
+def register(folder: Path, record: Record, params: RegisterParams, choice: Path, promoted: bool = False) -> None:
+    """Make the saved model a version of the registered model, unless it is one, and say what became of it.
+
+    It becomes the champion where it is better than the present one, or is to be `promoted` in any case.
 
     Raises:
         HiwlError: the gate is not passed, or `folder` holds another model than the folder `choice`, which was
             evaluated.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     pass_gate(record.metrics, params.gate)
     if (folder / "artifacts/choice/choice.json").read_bytes() != (choice / "choice.json").read_bytes():
         raise HiwlError(f"{folder} holds another choice than {choice}: `hiwl register` saves the one at hand")
-    run_id = tracking.log_run(record)
-    assert run_id is not None  # MLflow is here, or saving would have failed
-    store = tracking.client()
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "MLmodel"]  # has the time in it
-    content = digest({str(path.relative_to(folder)): sha256(path) for path in files})[:16]
+    with store.registering():
+        run_id = tracking.log_run(record)
+        client = store.client()
+        made = _version_with(client, params.name, content_of(folder))
+        if made is None:
+            made = _log(client, folder, params.name, record, str(run_id))
+        champion = version_of(client, params.name, CHAMPION)
+        is_better, why = compare(made, champion)
+        alias = CHALLENGER
+        if champion is not None and champion.version == made.version:
+            alias = CHAMPION
+        elif is_better or promoted:
+            alias = CHAMPION
+            promote(client, made, champion)
+        else:
+            client.set_registered_model_alias(params.name, CHALLENGER, made.version)
+    print(f"{params.name} version {made.version} is the {alias}: {why}")
+    if alias == CHALLENGER:
+        print("  make it the champion:  hiwl promote")
+    print("  look at it:            mlflow ui, then Model registry")
+    print(
+        f"  serve it:              mlflow models serve -m models:/{params.name}@{alias} --env-manager local --port 5001"
+    )
+
+
+def compare(made: Any, champion: Any) -> tuple[bool, str]:
+    """Whether a version is better than the `champion` (None: there is none), and why."""
+    accuracy = f"validation accuracy {float(made.tags['validation_accuracy']):.4f}"
+    if champion is None:
+        return True, f"{accuracy}, and there was none before"
+    if champion.version == made.version:
+        return False, accuracy
+    theirs = f"version {champion.version}, the champion"
+    if champion.tags.get("split") != made.tags["split"]:
+        return False, f"{accuracy}, which cannot be compared with {theirs}: that one was validated on other galaxies"
+    best = float(champion.tags["validation_accuracy"])
+    return float(made.tags["validation_accuracy"]) > best, f"{accuracy} against {best:.4f} of {theirs}"
+
+
+def promote(client: Any, version: Any, champion: Any) -> None:
+    """Make `version` the champion in place of `champion`, which its tags then name."""
+    if champion is not None and champion.version != version.version:
+        client.set_model_version_tag(version.name, version.version, "replaced", champion.version)
+    client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    challenger = version_of(client, version.name, CHALLENGER)
+    if challenger is not None and challenger.version == version.version:
+        client.delete_registered_model_alias(version.name, CHALLENGER)
+
+
+def version_of(client: Any, name: str, alias: str) -> Any:
+    """The version of the registered model `name` with this alias; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        store.create_registered_model(params.name)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-    number = _version_with(store, params.name, content)
-    if number is None:
-        store.log_artifacts(run_id, str(folder), f"model-{content}")
-        number = store.create_model_version(
-            params.name,
-            source=f"{mlflow.get_run(run_id).info.artifact_uri}/model-{content}",
-            run_id=run_id,
-            tags={"hiwl.content": content, "survey": str(record.columns["survey"])},
-            description=f"Trained and evaluated on the survey {record.columns['survey']!r}: "
-            f"test accuracy {record.metrics['test_accuracy']:.4f}.",
-        ).version
-    store.set_registered_model_alias(params.name, params.alias, number)
-    return str(number)
+        return None
 
 
-def _version_with(store: Any, name: str, content: str) -> str | None:
-    for made in store.search_model_versions(f"name = '{name}'"):
-        if made.tags.get("hiwl.content") == content:
-            return str(made.version)
+def content_of(folder: Path) -> str:
+    """Names what the files of a saved model contain, but for MLmodel, which says when and by which run it was made."""
+    passed_over = {"MLmodel", "registered_model_meta"}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return digest({str(p.relative_to(folder)): sha256(p) for p in files if p.name not in passed_over})[:16]
+
+
+def is_whole(version: Any) -> bool:
+    """Whether the files of a registered version are there and what they were when it was made."""
+    import mlflow
+
+    try:
+        return content_of(Path(mlflow.artifacts.download_artifacts(version.source))) == str(version.tags[CONTENT])
+    except (mlflow.exceptions.MlflowException, OSError):
+        return False
+
+
+def _version_with(client: Any, name: str, content: str) -> Any:
+    for made in client.search_model_versions(f"name = '{name}'"):
+        if made.tags.get(CONTENT) == content:
+            if is_whole(made):
+                return made
+            print(f"{name} version {made.version}: its files at {made.source} are gone or damaged; registering it anew")
+            client.delete_model_version_tag(name, made.version, CONTENT)
     return None
+
+
+def _log(client: Any, folder: Path, name: str, record: Record, run_id: str) -> Any:
+    """Log the saved model with its run, as MLflow saves it anew, and register it; give the version."""
+    import mlflow
+    from mlflow.entities import Metric
+    from mlflow.models import Model
+
+    saved = Model.load(folder)
+    (code,) = (folder / "code").glob("hiwl_*")
+    mlflow.set_experiment(experiment_id=store.experiment(client))
+    with _importable(code):
+        # What pyfunc.log_model calls; that one would open the run again, and end it now.
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            step=1,  # of step 0 MLflow would take the metrics without their datasets
+            registered_model_name=name,
+            python_model=code / "model" / "pyfunc.py",
+            artifacts={"choice": str(folder / "artifacts/choice")},
+            code_paths=[str(code)],
+            signature=saved.signature,
+            input_example=saved.load_input_example(str(folder)),
+            pip_requirements=(folder / "requirements.txt").read_text().split(),
+        )
+    measured = tracking.metrics_of(record)
+    client.log_batch(run_id, [Metric(**dict(metric) | {"model_id": info.model_id}) for metric in measured])
+    number = str(info.registered_model_version)
+    for key, value in {CONTENT: content_of(folder), **_tags(record)}.items():
+        client.set_model_version_tag(name, number, key, value)
+    client.update_model_version(name, number, description=describe(record))
+    made = client.get_model_version(name, number)
+    if not is_whole(made):
+        raise HiwlError(f"{made.source}: holds other files than {folder}; `hiwl register` registers it anew")
+    return made
+
+
+def _tags(record: Record) -> dict[str, str]:
+    tags = {name: str(record.columns[name]) for name in ("survey", "tree", "backbone", "seed")}
+    tags |= {name: f"{record.metrics[name]:.6f}" for name in ("validation_accuracy", "test_accuracy")}
+    tags |= {"commit": record.environment["commit"], "split": record.data["sources"]["splits.csv"]}
+    return tags | {k: record.environment[k] for k in ("dvc_experiment",) if k in record.environment}
+
+
+def describe(record: Record) -> str:
+    """A version's description, in Markdown."""
+    columns, metrics, counts = record.columns, record.metrics, record.data["counts"]
+    recall = {
+        name.removeprefix("test_recall_"): f"{value:.4f}"
+        for name, value in metrics.items()
+        if name.startswith("test_recall_")
+    }
+    low, high = (metrics.get(f"test_accuracy_{end}") for end in ("low", "high"))
+    interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f}, Wilson, 95 %)"
+    return (
+        f"`{columns['backbone']}` at {columns['input']} px, tree `{columns['tree']}`, recipe `{columns['recipe']}`, "
+        f"seed {columns['seed']}, trained on {counts['training']} galaxies of the survey `{columns['survey']}`.\n\n"
+        f"- validation accuracy {metrics['validation_accuracy']:.4f} on {counts['validation']} galaxies\n"
+        f"- test accuracy {metrics['test_accuracy']:.4f}{interval}\n"
+        f"- recall on test: {', '.join(f'{name} {value}' for name, value in recall.items())}\n"
+    )

@@ -1,30 +1,30 @@
 """Stage `train@<node>`: one model for one node of the hierarchy (paper, sections 3 and 4.1).
 
 Writes to ``models/nodes/<tree>/<node>``: the best checkpoints as safetensors, ``node.json`` (what a checkpoint needs to
-be used, and how good each is), ``history.csv`` (one row an epoch), ``record.json`` (the run, as MLflow has it).
+be used, and how good each is), ``record.json`` (the run, as MLflow has it). Writes ``reports/curves/<node>.csv``, one
+row an epoch, while it trains.
 
 After every epoch the whole state is kept in ``.work/train/<key>`` in the project's root. The key names everything that
 the result depends on; whoever starts the same training again goes on from there, to the same bits.
 """
 
 import shutil
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 import hiwl
 from hiwl.core import tracking
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import digest, replacing_folder, sha256, write_json
-from hiwl.core.layout import NODES, WORK
-from hiwl.core.record import Record, started_here
-from hiwl.core.section import read_section
+from hiwl.core.files import alone, digest, replacing, replacing_folder, sha256, write_json
+from hiwl.core.layout import CURVES, NODES, WORK
+from hiwl.core.record import Record, run_name, started_here
+from hiwl.core.section import check_unchanged, read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
@@ -54,6 +54,9 @@ def main(node: str) -> None:
     for folder in (NODES / hierarchy.name).glob("*/"):  # of nodes that the tree had before
         if folder.name not in tree.nodes:
             shutil.rmtree(folder)
+    for file in CURVES.glob("*.csv"):
+        if file.stem not in tree.nodes:
+            file.unlink()
     history = fit(node, hierarchy, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
 
@@ -63,14 +66,14 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
     here = settings()
     key = _key(node, hierarchy, params, data)
     work = project_root() / WORK / "train" / key
-    lock = FileLock(work.with_suffix(".lock"))  # two experiments may share a node's training, and its state
+    held = ExitStack()
     torch.set_num_threads(max(1, here.threads // here.devices))
     torch.manual_seed(seed_of(params.seed, node, 0))
     fabric = _launch(here)
     state: dict[str, Any] | None = None
     if fabric.global_rank == 0:
-        work.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        # Two experiments may share a node's training, and its state.
+        held.enter_context(alone(work.with_suffix(".lock"), "trains this same node"))
         checkpoints = Checkpoints(work, params.keep)
         state = checkpoints.load()
         if state is not None:
@@ -82,24 +85,26 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
         trainer.load_state_dict(state)
     record = _record(key, trainer, hierarchy, data, made.started_from)
 
-    while not is_over(trainer.recipe, trainer.history):
-        row = trainer.epoch() | trainer.validate()
-        trainer.history.append({"epoch": float(len(trainer.history) + 1), **row})
-        if fabric.global_rank == 0:
-            checkpoints.save(trainer)
-            try:
-                tracking.log_run(record.with_history(trainer.history))
-            except Exception as error:  # the epoch is safe, and logged with the next one or at the end
-                done = len(trainer.history)
-                print(f"train@{node}: epoch {done} could not be logged to MLflow: {error}", file=sys.stderr)
-        fabric.barrier()
+    is_first = fabric.global_rank == 0
+    run = tracking.try_to_log(record.with_history(trainer.history)) if is_first else None
+    with tracking.watched(run):
+        while not is_over(trainer.recipe, trainer.history):
+            row = trainer.epoch() | trainer.validate()
+            trainer.history.append({"epoch": float(len(trainer.history) + 1), **row})
+            if is_first:
+                checkpoints.save(trainer)
+                tracking.try_to_log(record.with_history(trainer.history))
+                _write_curves(node, trainer.history)
+            fabric.barrier()
 
-    if fabric.global_rank == 0:
+    if is_first:
+        check_unchanged()  # before the state goes: it serves the old parameters, should they come back
         record = record.with_history(trainer.history).finished(_metrics(trainer.history))
+        _write_curves(node, trainer.history)
         _write_node(NODES / hierarchy.name / node, trainer, checkpoints, record, data)
-        tracking.log_run(record)
+        tracking.try_to_log(record)
         checkpoints.remove()
-        lock.release()
+        held.close()
     return trainer.history
 
 
@@ -138,20 +143,22 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
 
 def _record(key: str, trainer: Trainer, hierarchy: HierarchyParams, data: NodeData, started_from: str) -> Record:
     params, recipe, here = trainer.params, trainer.recipe, settings()
-    survey = read_section("raw")["survey"]
+    survey = read_section("raw.survey")
+    columns: dict[str, str | int | float] = {
+        "survey": survey,
+        "tree": "-".join(hierarchy.nodes),
+        "node": trainer.node,
+        "backbone": params.backbone,
+        "input": params.input,
+        "recipe": recipe.name,
+        "seed": params.seed,
+        "started_from": started_from,
+    }
     return Record(
         key=key,
         kind="node",
-        name=f"{survey}: {trainer.node} {params.backbone} {recipe.name} seed {params.seed}",
-        columns={
-            "survey": survey,
-            "node": trainer.node,
-            "backbone": params.backbone,
-            "input": params.input,
-            "recipe": recipe.name,
-            "seed": params.seed,
-            "started_from": started_from,
-        },
+        name=run_name(columns, key),
+        columns=columns,
         parameters={
             "raw": {"survey": survey},
             "hierarchy": hierarchy.model_dump(),
@@ -170,6 +177,12 @@ def _metrics(history: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+def _write_curves(node: str, history: list[dict[str, float]]) -> None:
+    """The history so far, where DVC and editors draw it while the training runs."""
+    with replacing(CURVES / f"{node}.csv") as beside:
+        pd.DataFrame(history).to_csv(beside, index=False)
+
+
 def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record: Record, data: NodeData) -> None:
     params, best = trainer.params, checkpoints.best(trainer.history)
     with replacing_folder(folder) as beside:
@@ -185,5 +198,4 @@ def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record
                 "checkpoints": [kept._asdict() for kept in best],
             },
         )
-        pd.DataFrame(trainer.history).to_csv(beside / "history.csv", index=False)
         write_json(beside / "record.json", record.to_json())

@@ -1,5 +1,6 @@
 """Decoding every picture once, into one array."""
 
+import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +43,9 @@ def pack(archive: Path, names: list[str], params: PackParams, to: Path, workers:
     """
     shape = (len(names), params.side, params.side, 3)
     np.lib.format.open_memmap(to, mode="w+", dtype=np.uint8, shape=shape).flush()
+    if hasattr(os, "posix_fallocate"):  # a disk that is too small says so now, not by killing who writes to the map
+        with to.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, to.stat().st_size)
     starts = range(0, len(names), CHUNK)
     jobs = [(archive, names[start : start + CHUNK], params, to, start) for start in starts]
     reports: list[pd.DataFrame] = []

@@ -114,7 +114,7 @@ class TrainParams(Section):
     backbone: str
     """A classifier of timm, torchvision or hiwl."""
     pretrained: str
-    """`scratch`, `hub`, or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
+    """`scratch`, `hub`, `hub:<tag>` (timm's), or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
     head: Head
     """How the new last layer is drawn (:func:`hiwl.model.backbones.create`)."""
     input: int = Field(gt=0)

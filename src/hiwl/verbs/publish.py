@@ -1,9 +1,10 @@
 """`hiwl publish <name>`: the evaluated choice as weights for everyone, in ``pretrained/<name>``.
 
-Leaves there ``choice.json``, each node's checkpoint in half precision (what has one dimension, such as batch
-normalisation's, stays in single precision: it is small, and its range is not), ``record.json``, ``SHA256SUMS`` and the
-model card ``README.md``. What is shipped is what the card's figures were measured on: the halved weights answer the
-test set anew.
+Leaves there ``choice.json``, each node's weights in half precision (what has one dimension, such as batch
+normalisation's, stays in single precision: it is small, and its range is not) in a folder that timm loads by itself
+(``timm.create_model("local-dir:pretrained/<name>/<node>", pretrained=True)``), ``record.json``, ``SHA256SUMS`` and the
+model card ``README.md``, with what a model hub reads of it on top. What is shipped is what the card's figures were
+measured on: the halved weights answer the test set anew.
 """
 
 import json
@@ -22,13 +23,14 @@ from hiwl.core.layout import CHOICE, PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.core.record import Record, check_data, read_evaluated, results_folder
 from hiwl.core.settings import settings
 from hiwl.measure.metrics import measure_routed, test_metrics
-from hiwl.model.classifier import Classifier, copy_model
+from hiwl.model.backbones import create, library_of
+from hiwl.model.classifier import CHOICE_FILE, Classifier, read_sums, write_sums
 from hiwl.model.tree import Ints
 from hiwl.params import definition
 from hiwl.studies.plan import questions_of
 from hiwl.survey.packed import read_split
 
-SUMS = "SHA256SUMS"
+WEIGHTS = "model.safetensors"
 CARD = Path(__file__).with_name("card.md.jinja")
 
 
@@ -43,11 +45,32 @@ def main(name: str) -> None:
         raise HiwlError("the model at hand was trained on simulated galaxies; publish one of real galaxies")
     check_data()
     with replacing_folder(PRETRAINED / name) as beside:
-        copy_model(CHOICE, beside)
-        for path in beside.glob("*/*.safetensors"):
-            save_file(halved(path), path)
+        halve(CHOICE, beside)
         _describe(name, record, beside)
     print(f"publish: {PRETRAINED / name}; look at README.md there before it is committed")
+
+
+def halve(folder: Path, to: Path) -> None:
+    """Write the model in `folder` to the folder `to`, in half precision, under the names that timm knows."""
+    choice = json.loads((folder / CHOICE_FILE).read_text())
+    for name, node in choice["nodes"].items():
+        (to / name).mkdir()
+        if library_of(node["backbone"]) == "timm":
+            _describe_to_timm(node, to / name)
+        save_file(halved(folder / name / node["file"]), to / name / WEIGHTS)
+        node["file"] = WEIGHTS
+    write_json(to / CHOICE_FILE, choice)
+    write_sums(to)
+
+
+def _describe_to_timm(node: dict[str, Any], folder: Path) -> None:
+    """Leave in `folder` what timm has to know to make a node's network and to prepare packed pictures for it."""
+    from timm.models import save_for_hf
+
+    network = create(node["backbone"], len(node["children"]), "scratch", None).model
+    seen = {"input_size": (3, node["input"], node["input"]), "mean": node["mean"], "std": node["std"], "crop_pct": 1.0}
+    labels = {"label_names": node["children"]}
+    save_for_hf(network, str(folder), model_config=labels, safe_serialization=True, data_config=seen)
 
 
 def halved(path: Path) -> dict[str, torch.Tensor]:
@@ -56,12 +79,6 @@ def halved(path: Path) -> dict[str, torch.Tensor]:
     return {
         key: value.half() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()
     }
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """By file: its SHA-256, as ``SHA256SUMS`` has it."""
-    lines = (folder / SUMS).read_text().splitlines()
-    return {name: digest for digest, name in (line.split("  ") for line in lines)}
 
 
 def _describe(name: str, record: Record, folder: Path) -> None:
@@ -75,9 +92,10 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     half = record.finished(test_metrics(metrics, per_class))
     half = half.model_copy(update={"key": digest([record.key, "half"])[:16], "name": f"{record.name}, half precision"})
     write_json(folder / "record.json", half.to_json())
-    paths = [folder / "choice.json", folder / "record.json", *sorted(folder.glob("*/*.safetensors"))]
+    write_sums(folder)
     files = [
-        {"name": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
+        {"name": file, "bytes": (folder / file).stat().st_size, "sha256": digest}
+        for file, digest in read_sums(folder).items()
     ]
     counts = {"training": record.data["counts"]["training"], "validation": record.data["counts"]["validation"]}
     train = record.parameters["train"]
@@ -99,7 +117,6 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     environment = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.globals["percent"] = lambda share: f"{100 * share:.2f} %"
     write_text(folder / "README.md", environment.from_string(CARD.read_text()).render(values))
-    write_text(folder / SUMS, "".join(f"{file['sha256']}  {file['name']}\n" for file in files))
 
 
 def _commonest_errors(labels: Ints, answers: Ints, classes: list[str]) -> str:

@@ -33,7 +33,7 @@ def main() -> None:
         HiwlError: the survey in ``data/raw`` has no votes, or is not the one that params.yaml names.
     """
     manifest = json.loads(RAW_MANIFEST.read_text())
-    survey = read_section("raw")["survey"]
+    survey = read_section("raw.survey")
     if manifest["table"] != "votes":
         raise HiwlError(
             f"{RAW_MANIFEST}: the table holds {manifest['table']}, and only votes can be drawn again. "

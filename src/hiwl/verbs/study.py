@@ -7,6 +7,7 @@ import yaml
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.record import keep_run, read_results
+from hiwl.core.tracking import Origin
 from hiwl.params import definition
 from hiwl.studies.plan import Planned, on_record, plan, read_study
 
@@ -43,7 +44,7 @@ def main(name: str, queue: bool) -> None:
 
 def _title(study: str, run: Planned) -> str:
     """The name of the run as an experiment of DVC's."""
-    return f"{study}-{run.cell}-seed{run.seed}" + ("" if run.fold is None else f"-fold{run.fold}")
+    return Origin(study, run.cell, run.seed, run.fold).title
 
 
 def _experiments() -> dict[str, str]:

@@ -210,13 +210,13 @@ def test_no_network(api: Api) -> None:
 
 
 def test_no_credentials(api: Api) -> None:
-    with pytest.raises(HiwlError, match=r"HIWL_KAGGLE_USERNAME and HIWL_KAGGLE_KEY.*HIWL_KAGGLE_FOLDER"):
+    with pytest.raises(HiwlError, match=r"KAGGLE_API_TOKEN.*KAGGLE_USERNAME and KAGGLE_KEY.*HIWL_KAGGLE_FOLDER"):
         download(api, None)
 
 
 def test_wrong_credentials(api: Api) -> None:
     wrong = kaggle.Credentials("me", SecretStr("not-my-key"))
-    with pytest.raises(HiwlError, match=r"401(.|\n)*check HIWL_KAGGLE_USERNAME") as caught:
+    with pytest.raises(HiwlError, match=r"401(.|\n)*check KAGGLE_API_TOKEN") as caught:
         download(api, wrong)
     assert "not-my-key" not in str(caught.value) + repr(wrong)
 

@@ -1,8 +1,9 @@
 """Data contracts between stages: Great Expectations suites that stop the pipeline when a table breaks them.
 
-What comes of a validation is two files, the same bytes for the same table: `validation.json`, and
-`validation.html`, one page to look at that needs nothing else. They hold no time and no identifier of a run,
-so DVC sees a change only where the data changed.
+What comes of a validation is three files, the same bytes for the same table: `suite.json`, the expectations as Great
+Expectations keeps them; `validation.json`; and `validation.html`, one page to look at that needs nothing else. They
+hold no time and no identifier of a run, so DVC sees a change only where the data changed. ``data/contracts.html`` shows
+all pages.
 """
 
 import os
@@ -31,18 +32,19 @@ class ContractError(HiwlError):
 
 
 def enforce(name: str, frame: pd.DataFrame, expectations: "Sequence[Expectation]", folder: Path) -> None:
-    """Check `frame` against `expectations` and write `validation.json` and `validation.html` into `folder`.
+    """Check `frame` against `expectations` and write what comes of it into `folder`.
 
     Raises:
         ContractError: where an expectation fails, naming it, its columns, what was observed and the first
-            offending rows. The two files are then in `.work/contracts/<name>` of the project's root instead.
+            offending rows. The files are then in `.work/contracts/<name>` of the project's root instead.
     """
-    checks = _validate(frame.reset_index(drop=True), expectations)
+    checks, suite = _validate(name, frame.reset_index(drop=True), expectations)
     failed = [check for check in checks if not check["passed"]]
     content = {"contract": name, "passed": not failed, "rows": len(frame), "expectations": checks}
     failures = project_root() / WORK / "contracts" / name
     shutil.rmtree(failures, ignore_errors=True)  # an earlier failure is over, or told anew
     target = failures if failed else folder
+    files.write_json(target / "suite.json", suite)
     files.write_json(target / "validation.json", content)
     files.write_text(target / "validation.html", _page(content))
     if failed:
@@ -52,7 +54,10 @@ def enforce(name: str, frame: pd.DataFrame, expectations: "Sequence[Expectation]
         )
 
 
-def _validate(frame: pd.DataFrame, expectations: "Sequence[Expectation]") -> list[dict[str, Any]]:
+def _validate(
+    name: str, frame: pd.DataFrame, expectations: "Sequence[Expectation]"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What came of each expectation, in their order; and the suite, as Great Expectations keeps it."""
     import great_expectations as gx  # takes seconds
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -62,12 +67,15 @@ def _validate(frame: pd.DataFrame, expectations: "Sequence[Expectation]") -> lis
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
     # Results come in an order that changes from run to run: each carries its number, to be put back by.
     numbered = [each.copy(update={"meta": {"number": number}}) for number, each in enumerate(expectations)]
-    suite = gx.ExpectationSuite(name="suite", expectations=numbered)
+    suite = gx.ExpectationSuite(name=name, expectations=numbered)
     # Offending rows come by their place: GX could name them by GalaxyID, but needs minutes if all rows fail.
     result_format = {"result_format": "SUMMARY", "partial_unexpected_count": ROWS_SHOWN}
     results = [result.to_json_dict() for result in batch.validate(suite, result_format=result_format).results]
     results.sort(key=lambda result: result["expectation_config"]["meta"]["number"])
-    return [_summary(result, frame) for result in results]
+    kept = suite.to_json_dict()
+    for expectation in kept["expectations"]:
+        expectation.pop("id", None)  # drawn anew each time
+    return [_summary(result, frame) for result in results], {key: kept[key] for key in ("name", "expectations", "meta")}
 
 
 def _summary(result: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
@@ -115,11 +123,10 @@ def _explain(check: dict[str, Any]) -> str:
 def _page(content: dict[str, Any]) -> str:
     import jinja2
 
-    # Failures first: they are what the page is opened for.
-    checks = sorted(content["expectations"], key=lambda check: bool(check["passed"]))
+    failed, passed = ([c for c in content["expectations"] if c["passed"] is is_passed] for is_passed in (False, True))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html.jinja").read_text())
-    return template.render(content, checks=checks, failed=sum(not check["passed"] for check in checks))
+    return template.render(content, failed_checks=failed, passed_checks=passed)
 
 
 def counts(column: str, expected: dict[str, int]) -> "list[Expectation]":

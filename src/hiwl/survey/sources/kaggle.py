@@ -1,7 +1,7 @@
 """The competition Galaxy Zoo, through Kaggle's HTTP API.
 
 A file comes from ``GET <server>/competitions/data/download/<competition>/<file>``, the address that Kaggle's
-SDK names for it (kagglesdk 0.1.38, under kaggle 2.2.4), with the user's name and key as basic authentication.
+SDK names for it (kagglesdk 0.1.38, under kaggle 2.2.4), with the user's token, or name and key as basic authentication.
 The answer is a redirect to a signed address at a storage host. The package itself is not used: it
 authenticates when imported, and this one request is all that is needed of it.
 """
@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import replacing
+from hiwl.core.files import replacing, scratch_folder
 from hiwl.core.layout import ID, RAW, RAW_IMAGES, RAW_TABLE, WORK
 from hiwl.core.settings import project_root, settings
 from hiwl.survey.archives import members
@@ -35,7 +35,7 @@ BY_HAND = (
     "named by HIWL_KAGGLE_FOLDER."
 )
 REFUSED = {
-    401: "These credentials are unknown: check HIWL_KAGGLE_USERNAME and HIWL_KAGGLE_KEY, or make a new key.",
+    401: "These credentials are unknown: check KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY), or make new ones.",
     403: f"Kaggle asks you to accept the competition's rules first: do so at {PAGE}/rules and run again.",
     404: f"Kaggle no longer has this file there: see {PAGE}.",
 }
@@ -46,9 +46,9 @@ CHUNK = 1 << 20  # bytes
 
 
 class Credentials(NamedTuple):
-    """A user's name and API key at Kaggle; the key does not show when printed."""
+    """A user's token at Kaggle or, with a name, API key; it does not show when printed."""
 
-    username: str
+    username: str | None
     key: SecretStr
 
 
@@ -56,18 +56,16 @@ def bring(source: Kaggle) -> None:
     """Download the competition's files, or take those downloaded by hand, into ``data/raw``."""
     here = settings()
     credentials = None
-    if here.kaggle_username and here.kaggle_key:
+    if here.kaggle_api_token:
+        credentials = Credentials(username=None, key=here.kaggle_api_token)
+    elif here.kaggle_username and here.kaggle_key:
         credentials = Credentials(username=here.kaggle_username, key=here.kaggle_key)
-    folder = RAW / ".competition.part"
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    try:
+    with scratch_folder(RAW / "competition") as folder:
         download(folder, credentials, by_hand=here.kaggle_folder)
         verify(folder / IMAGES_ARCHIVE, folder / VOTES_ARCHIVE, source.rows)
         with zipfile.ZipFile(folder / VOTES_ARCHIVE) as archive, replacing(RAW_TABLE) as table:
             table.write_bytes(archive.read(table_in(archive)))
         (folder / IMAGES_ARCHIVE).replace(RAW_IMAGES)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def download(
@@ -91,13 +89,17 @@ def download(
         return
     if credentials is None:
         raise HiwlError(
-            "Kaggle needs credentials: set HIWL_KAGGLE_USERNAME and HIWL_KAGGLE_KEY to the `username` and "
-            f"`key` of the kaggle.json that your account settings there make (legacy API key). {BY_HAND}"
+            "Kaggle needs credentials: set KAGGLE_API_TOKEN to the token that your account settings there make, or "
+            f"KAGGLE_USERNAME and KAGGLE_KEY to the `username` and `key` of a kaggle.json. {BY_HAND}"
         )
     cache = project_root() / WORK / "kaggle"
     cache.mkdir(parents=True, exist_ok=True)
     with requests.Session() as session:
-        session.auth = (credentials.username, credentials.key.get_secret_value())
+        secret = credentials.key.get_secret_value()
+        if credentials.username is None:
+            session.headers["Authorization"] = f"Bearer {secret}"
+        else:
+            session.auth = (credentials.username, secret)
         for name in ARCHIVES:
             part = cache / f"{name}.part"
             if not (cache / name).exists():
