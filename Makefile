@@ -15,10 +15,10 @@ setup: $(BIN)/.ready  ## the environment in .venv, every package by its hash (pi
 
 $(BIN)/.ready: requirements/all.lock requirements/cpu.lock requirements/cuda.constraints pyproject.toml
 	@# An environment of a Python that does not do is no environment.
-	@$(BIN)/python -c $(NEW_ENOUGH) 2>/dev/null || rm -rf .venv
-	@test -x $(BIN)/python || $(PYTHON) -c $(NEW_ENOUGH) || { echo "hiwl needs Python 3.11 or newer, and $(PYTHON) is \
-	$$($(PYTHON) --version 2>&1 || echo not there): make $(MAKECMDGOALS) PYTHON=python3.11, say"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c $(NEW_ENOUGH) 2>/dev/null || $(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { \
+	  echo "hiwl needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there):" \
+	  "make $(MAKECMDGOALS) PYTHON=python3.11, say"; exit 1; }
+	@$(BIN)/python -c $(NEW_ENOUGH) 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	@echo "1 of 3: torch (its CPU build where pip is set up to find it, as README.md says)"
 	@$(BIN)/python -m pip install --quiet --no-deps --no-index --require-hashes -r requirements/cpu.lock 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --upgrade pip

@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 floors=$(mktemp -d)
+trap 'rm -r "$floors"' EXIT
 uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --extra dev -c requirements/pins.in pyproject.toml \
   | grep -vE '^(torch|triton|nvidia-|cuda-)' > "$floors/lowest.txt"
-"${PYTHON:-python3}" -m venv "$floors/venv"
+"${PYTHON:-python3.11}" -m venv "$floors/venv"
 "$floors/venv/bin/pip" install --quiet -r <(grep '^torch==' requirements/pins.in)
 "$floors/venv/bin/pip" install --quiet --no-deps -r "$floors/lowest.txt" -r <(grep '^torchvision==' requirements/pins.in)
 PYTHONPATH=src "$floors/venv/bin/python" -m pytest -q -n auto -m "not process"
-rm -r "$floors"

@@ -10,6 +10,7 @@ import pytest
 import hiwl
 from hiwl import cli
 from hiwl.stages import raw
+from hiwl.verbs import adopt
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,11 +56,19 @@ def test_outside_the_projects_root_every_command_says_where_to_run(
     assert list(inside.iterdir()) == []
 
 
+def test_published_weights_are_adopted_where_there_is_no_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "params.yaml").unlink()
+    monkeypatch.setattr(adopt, "main", lambda name: print(name))
+    cli.main(["adopt", "small"])
+    with pytest.raises(SystemExit, match="has no params"):
+        cli.main(["restore"])
+
+
 def test_ctrl_c_a_full_disk_and_a_read_only_folder_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert end(monkeypatch, KeyboardInterrupt()) == 130
     assert "the disk is full" in str(end(monkeypatch, OSError(errno.ENOSPC, "No space left on device")))
     said = str(end(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "data/raw/table.csv")))
-    assert said.startswith("hiwl raw: data/raw/table.csv: cannot be written here (Permission denied)")
+    assert said.startswith("hiwl raw: data/raw/table.csv: Permission denied")
     # A library that tells of it in its own words, on a disk where nothing is free.
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
     assert "the disk is full (100 bytes free)" in str(end(monkeypatch, RuntimeError("file write failed")))

@@ -23,6 +23,7 @@ class Command(NamedTuple):
     room: str
     help: str
     arguments: dict[str, dict[str, Any]] = {}  # noqa: RUF012  (a default, never changed)
+    needs_project: bool = True
 
 
 PRETRAINED = {"name": {"help": "a folder of pretrained/, such as small"}}
@@ -53,7 +54,7 @@ COMMANDS = {
     "publish": Command(
         "verbs", "the evaluated choice as weights for everyone, with their card, into pretrained/", PRETRAINED
     ),
-    "adopt": Command("verbs", "register weights of pretrained/ as they are", PRETRAINED),
+    "adopt": Command("verbs", "register weights of pretrained/ as they are", PRETRAINED, needs_project=False),
     "promote": Command(
         "verbs",
         "make the challenger in the registry, or another version, the champion",
@@ -109,8 +110,9 @@ def _run(name: str, given: dict[str, Any]) -> None:
     section = import_module("hiwl.core.section")
     if not section.PARAMS.exists():
         above = [folder for folder in Path.cwd().parents if (folder / section.PARAMS).exists()]
-        where = f": cd {above[0]}" if above else ", where params.yaml is"
-        raise HiwlError(f"{Path.cwd()} has no {section.PARAMS}. Run hiwl in the project's root folder{where}")
+        if above or COMMANDS[name].needs_project:
+            where = f": cd {above[0]}" if above else ", where params.yaml is"
+            raise HiwlError(f"{Path.cwd()} has no {section.PARAMS}. Run hiwl in the project's root folder{where}")
     section.forget_read()
     run = import_module(f"hiwl.{room}.{name}").main
     if room != "stages":
@@ -128,15 +130,18 @@ def _run(name: str, given: dict[str, Any]) -> None:
 def _outside(error: Exception) -> str | None:
     """What to tell of an error whose cause lies outside the code; None of any other."""
     if isinstance(error, FileNotFoundError) and error.filename:
+        if error.filename in ("dvc", "git"):  # a program that was to be run
+            return f"{error.filename}: not found. Is the environment active? `. .venv/bin/activate`"
         return f"{error.filename}: not found. `dvc repro` makes what a stage needs, `dvc pull` brings it."
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{error.filename or Path.cwd()}: cannot be written here ({error.strerror}); change its owner or mode"
+        return f"{error.filename or Path.cwd()}: {error.strerror}. Change its owner or mode, or run elsewhere"
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     # Libraries tell of a full disk in words of their own.
     folders = {Path.cwd(), Path(os.environ.get("DVC_ROOT", ".")).resolve(), Path(tempfile.gettempdir())}
     least, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     if is_full or least < 1 << 20:
-        return f"{folder}: the disk is full ({least:,} bytes free). Nothing is half-written: make room and run it again"
+        what = f"the disk is full ({least:,} bytes free)"
+        return f"{folder}: {what}. Nothing is half-written: make room and run it again. ({error})"
     return None
 
 

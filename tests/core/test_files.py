@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -50,14 +51,18 @@ def test_a_folder_left_beside_its_place_by_a_kill_is_put_back(tmp_path: Path, mo
 def test_what_killed_processes_left_goes_and_what_others_are_writing_stays(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f".other.csv.{dead.pid}.part").write_text("half")
-    (tmp_path / ".competition.part").mkdir()  # as earlier versions named it
-    living = tmp_path / f".file.{os.getppid()}.part"
+    host = platform.node().replace(".", "-")
+    (tmp_path / f".other.csv.{host}.{dead.pid}.part").write_text("half")
+    (tmp_path / f".folder.{host}.{dead.pid}.part").mkdir()
+    living, elsewhere = (
+        tmp_path / f".file.{where}.{process}.part" for where, process in ((host, os.getppid()), ("there", dead.pid))
+    )
+    elsewhere.write_text("being written on another machine")
     living.write_text("being written")
     with replacing(tmp_path / "file") as one, replacing(tmp_path / "file2") as two:
         one.write_text("1")
         two.write_text("2")
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "file2", living.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "file2", living.name, elsewhere.name}
 
 
 def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from hiwl.core.errors import HiwlError
@@ -22,10 +24,28 @@ def test_the_ecosystems_variables_count_and_the_projects_own_go_before_them(monk
 
 def test_a_wrong_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIWL_DEVICES", "many")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    monkeypatch.setenv("HIWL_PRECISION", "8")
     settings.cache_clear()
     with pytest.raises(HiwlError) as told:
         settings()
     assert "HIWL_DEVICES: " in str(told.value)
     assert "(value 'many')" in str(told.value)
-    assert "MLFLOW_EXPERIMENT_NAME: " in str(told.value)
+    assert "HIWL_PRECISION: " in str(told.value)
+
+
+def test_an_empty_variable_counts_as_none_and_a_relative_database_is_the_roots(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    settings.cache_clear()
+    assert (settings().tracking_uri, settings().experiment_name) == (None, "hiwl")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for given, meant in (
+        ("sqlite:///runs.db", f"sqlite:///{tmp_path}/runs.db"),
+        ("sqlite:////srv/runs.db", "sqlite:////srv/runs.db"),
+        ("http://server:5000", "http://server:5000"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        settings.cache_clear()
+        assert settings().tracking_uri == meant

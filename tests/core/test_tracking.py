@@ -102,3 +102,31 @@ def test_each_run_has_datasets_of_its_own_counts_that_mlflow_can_read(project: P
             counts[record.key, context] = json.loads(one.dataset.profile)["galaxies"]
             assert Path(mlflow.data.get_source(one.dataset).load()).read_text().startswith("GalaxyID")
     assert list(counts.values()) == [40, 5, 400, 50]
+
+
+def test_logging_that_was_cut_off_is_made_up_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    record = node(1, 3).finished({"best_validation_accuracy": 0.5})
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.log_run(record)
+    tracking.log_run(record)
+    (run,) = logged(project).to_dict("records")
+    assert run["metrics.training_loss"] == pytest.approx(1 / 3)
+    assert run["params.train.recipe.batch"] == "64"
+
+
+def test_an_experiment_that_a_user_named_is_no_studys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lite1_mixup_seed2_long", "a_b_seedling", "stuck-hulk"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        assert tracking.log_run(node(1, 1)) is not None
+
+
+def test_a_training_begun_anew_after_it_had_ended_is_another_run(project: Path) -> None:
+    first = tracking.log_run(node(1, 3).finished({"best_validation_accuracy": 0.5}))
+    second = tracking.log_run(node(1, 1))
+    assert second != first
+    assert tracking.log_run(node(1, 3)) == second

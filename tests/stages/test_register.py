@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,18 @@ def test_its_requirements_are_versions_that_every_registry_has(registered: Proje
     assert all(Version(next(iter(one.specifier)).version).local is None for one in listed)
 
 
+@pytest.mark.process
+def test_a_saved_model_is_registered_also_with_another_pip_than_it_was_saved_with(registered: Project) -> None:
+    for name in ("python_env.yaml", "conda.yaml"):
+        path = Path("models/served", name)
+        path.write_text(path.read_text().replace("pip==", "pip==1.") + "# another\n")
+    Path("mlflow.db").unlink()
+    shutil.rmtree("mlruns")
+    code = "from hiwl.cli import main; main(['restore'])"
+    said = registered.run(sys.executable, "-c", code).stdout
+    assert "hiwl version 1 is the champion" in said
+
+
 def test_two_versions_in_one_process_each_answer_with_their_own_code(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +329,7 @@ def test_the_challenger_becomes_the_champion_when_it_is_better_on_the_same_galax
     assert aliases() == {"champion": "3", "challenger": "2"}
     assert client.get_model_version("hiwl", "3").tags["replaced"] == "1"
     evaluate(0.99, 4, **{"splits.csv": "another"})
-    assert "cannot be compared with version 3, the champion" in capsys.readouterr().out
+    assert "version 3 was not validated on the same galaxies" in capsys.readouterr().out
     assert aliases() == {"champion": "3", "challenger": "4"}
     promote.main(None)
     assert aliases() == {"champion": "4"}
@@ -345,6 +358,8 @@ def test_a_version_whose_files_are_damaged_is_not_called_champion_but_registered
     assert "version 1: its files at" in capsys.readouterr().out
     assert str(client.get_model_version_by_alias("hiwl", "challenger").version) == "2"
     shutil.rmtree(files.parent)
+    with pytest.raises(HiwlError, match=r"version 1: its files at .* are gone"):
+        promote.main(1)
     promote.main(None)
     assert Classifier.load(Path(mlflow.artifacts.download_artifacts("models:/hiwl@champion")) / "artifacts/choice")
 

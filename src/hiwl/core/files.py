@@ -4,13 +4,14 @@ Every output is written beside its place and renamed into it: a killed stage lea
 a file that DVC shares with its cache by a hard link is replaced, never written through. A folder takes two renames;
 killed between them, it lies whole beside its place, and the next call puts it back.
 
-What is written beside carries its process in its name (``.<name>.<pid>.part``), so that two processes never meet; what
-killed processes left in a folder is removed by whoever writes there next.
+What is written beside carries its process in its name (``.<name>.<host>.<pid>.part``), so that two processes never
+meet; what killed processes of this host left in a folder is removed by whoever writes there next.
 """
 
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -61,11 +62,12 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def _beside(path: Path) -> Path:
     """A free place beside `path`, after removing what killed processes left in its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    for left in path.parent.glob(".*.part"):
-        process = left.suffixes[-2:][0].removeprefix(".")
+    host = platform.node().replace(".", "-")
+    beside = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+    for left in path.parent.glob(f".*.{host}.*.part"):
+        process = left.suffixes[-2].removeprefix(".")
         if left == beside or not (process.isdecimal() and _is_alive(int(process))):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return beside
 
 

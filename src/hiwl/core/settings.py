@@ -34,7 +34,7 @@ def _also(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """Every setting, its default and its meaning."""
 
-    model_config = SettingsConfigDict(env_prefix="HIWL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HIWL_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
     table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     compile: bool = Field(False, description="torch.compile the model for training, on one GPU with CUDA graphs")
     workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
     threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _sqlite_from_the_root(cls, uri: str | None) -> str | None:
+        """A relative SQLite file is the project root's too."""
+        path = (uri or "").removeprefix("sqlite:///")
+        return uri if uri == path or uri is None else f"sqlite:///{project_root() / path}"
 
     @field_validator("images", "table", "votes", "weights", "kaggle_folder")
     @classmethod

@@ -6,6 +6,7 @@ along.
 """
 
 import os
+import re
 import sqlite3
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from hiwl.core.settings import project_root, settings
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away holds no training up for minutes
 
 ARTIFACTS = "mlruns"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for trained models, not those for agents
@@ -45,7 +47,7 @@ def client() -> Any:
     if settings().tracking_uri is None and not own.exists():
         _make(own)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
     try:
         store = mlflow.MlflowClient()
         found = store.get_experiment_by_name(settings().experiment_name)
@@ -82,6 +84,17 @@ def experiment(store: Any) -> str:
     return str(found.experiment_id)
 
 
+def rebuild_unsynced() -> None:
+    """Before a client is made, by a command that logs much at once: do not wait for the disk after each change.
+
+    Killed meanwhile, the store stays whole; a power cut may spoil it, and then it is made anew. A server is as it is.
+    """
+    if settings().tracking_uri is None:
+        from sqlalchemy import Engine, event
+
+        event.listen(Engine, "connect", lambda connection, _: connection.execute("pragma synchronous = off"))
+
+
 def registering() -> AbstractContextManager[None]:
     """One process at a time adds versions or moves aliases."""
     return alone(project_root() / WORK / "registry.lock", "works on MLflow's registry")
@@ -94,7 +107,8 @@ def _changing() -> AbstractContextManager[None]:
 def _location(name: str) -> str | None:
     """A local store's artifacts belong into the project's root, wherever this process runs; a server has its own."""
     uri = settings().tracking_uri
-    return (project_root() / ARTIFACTS / name).as_uri() if uri is None or uri.startswith("sqlite:") else None
+    folder = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    return (project_root() / ARTIFACTS / folder).as_uri() if uri is None or uri.startswith("sqlite:") else None
 
 
 def _sqlite(path: Path) -> str:
@@ -109,15 +123,13 @@ def _make(path: Path) -> None:
             return
         with replacing(path) as beside:
             mlflow.MlflowClient(_sqlite(beside), _sqlite(beside)).search_experiments(max_results=1)
-            with closing(sqlite3.connect(beside)) as database:
-                database.execute("pragma journal_mode = wal")  # readers and a writer do not wait for each other
 
 
 def _bring_along(database: Path, location: str) -> None:
     """Lead the store's paths here, where the project lay elsewhere when it was made."""
     here = (project_root() / ARTIFACTS).as_uri()
-    there, _, _ = location.rpartition("/")
-    if there == here or not there.startswith("file:") or not there.endswith(f"/{ARTIFACTS}"):
+    there = location.rpartition(f"/{ARTIFACTS}/")[0] + f"/{ARTIFACTS}"
+    if there == here or not location.startswith("file:") or f"/{ARTIFACTS}/" not in location:
         return
     pairs = [(there, here), (there.removeprefix("file://"), here.removeprefix("file://"))]
     with _changing(), closing(sqlite3.connect(database, timeout=60)) as store, store:

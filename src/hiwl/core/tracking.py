@@ -7,6 +7,7 @@ the stage's output, and `hiwl restore` logs it at home.
 
 import getpass
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Log:
 
     def add(self, record: Record, origin: Origin | None = None) -> str:
         """Bring `record` in and give its run's ID."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, Param
 
         run = self.runs.get(record.key)
         if run is not None and not _grew(run, record):  # trained again by force: another run
@@ -90,8 +91,6 @@ class Log:
             for name, value in record.metrics.items()
             if run.data.metrics.get(name) != value
         ]
-        if len(record.history) < known:  # an older record takes nothing back
-            del tags[EPOCHS], tags[HISTORY]
         # Each call loads the whole run: the longest part comes last.
         seen = set() if is_new else {one.dataset.name for one in run.inputs.dataset_inputs}
         if new := [one for one in datasets.values() if one.name not in seen]:
@@ -99,12 +98,12 @@ class Log:
         if record.is_finished and run.info.status != "FINISHED":
             self.client.set_terminated(run_id, end_time=ended)
         params = {key: str(value) for key, value in record.columns.items()} | _flatten(record.parameters)
-        self._batches(
-            run_id,
-            [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value],
-            [Param(key, value) for key, value in params.items()] if is_new else [],
-            metrics,
-        )
+        missing = [Param(key, value) for key, value in params.items() if is_new or key not in run.data.params]
+        self._batches(run_id, _changed(run, tags), missing, metrics)
+        # Which epochs are logged is said last, so that whoever is stopped in between goes on where it was.
+        if len(record.history) >= known:  # an older record takes nothing back
+            logged = {EPOCHS: str(len(record.history)), HISTORY: digest(record.history)}
+            self._batches(run_id, _changed(run, logged), [], [])
         return run_id
 
     def _batches(self, run_id: str, tags: list[Any], params: list[Any], metrics: list[Any]) -> None:
@@ -117,8 +116,6 @@ class Log:
         environment = record.environment
         tags = {
             KEY: record.key,
-            EPOCHS: str(len(record.history)),
-            HISTORY: digest(record.history),
             "hiwl.kind": record.kind,
             "mlflow.source.name": environment["dvc_stage"],
             "mlflow.source.type": "PROJECT",
@@ -170,15 +167,20 @@ def try_to_log(record: Record) -> str | None:
 def log_report(record: Record, folder: Path) -> None:
     """Log an evaluated choice, with the tables and pictures of `folder` among its artifacts."""
     run_id = try_to_log(record)
-    if run_id is not None:
+    if run_id is None:
+        return
+    try:
+        client = store.client()
         for name in ("per_class.csv", "confusion.png", "curves.png"):
-            store.client().log_artifact(run_id, str(folder / name))
+            client.log_artifact(run_id, str(folder / name))
+    except Exception as error:  # of a server's artifact store
+        print(f"{record.name}: {folder} not logged to MLflow ({error})", file=sys.stderr)
 
 
 @contextmanager
 def watched(run_id: str | None) -> Iterator[None]:
     """Log the use of processors, memory, disk and GPU to a run meanwhile, every ten seconds."""
-    if run_id is None:
+    if run_id is None or find_spec("psutil") is None:
         yield
         return
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -193,11 +195,11 @@ def watched(run_id: str | None) -> Iterator[None]:
 
 def _origin(experiment: str) -> Origin | None:
     """Of an experiment that `hiwl study` named."""
-    study, *parts = experiment.split("_")
-    if len(parts) not in (2, 3) or not parts[1].startswith("seed"):
+    found = re.fullmatch(r"([^_]+)_([^_]+)_seed(\d+)(?:_fold(\d+))?", experiment)
+    if found is None:
         return None
-    fold = int(parts[2].removeprefix("fold")) if len(parts) == 3 else None
-    return Origin(study, parts[0], int(parts[1].removeprefix("seed")), fold)
+    study, cell, seed, fold = found.groups()
+    return Origin(study, cell, int(seed), None if fold is None else int(fold))
 
 
 def _datasets(record: Record) -> dict[str, Any]:
@@ -234,9 +236,17 @@ def metrics_of(record: Record) -> list[Any]:
     return found
 
 
+def _changed(run: Any, tags: dict[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+
+
 def _grew(run: Any, record: Record) -> bool:
     """Whether the record's history continues what the run has (or is less of it, on its way back from a resume)."""
     known = int(run.data.tags.get(EPOCHS, 0))
+    if known > len(record.history) and run.info.status == "FINISHED" and not record.is_finished:
+        return False  # trained anew from the start
     return known > len(record.history) or run.data.tags.get(HISTORY) in (None, digest(record.history[:known]))
 
 

@@ -184,16 +184,15 @@ def register(folder: Path, record: Record, params: RegisterParams, choice: Path,
 
 def compare(made: Any, champion: Any) -> tuple[bool, str]:
     """Whether a version is better than the `champion` (None: there is none), and why."""
-    accuracy = f"validation accuracy {float(made.tags['validation_accuracy']):.4f}"
+    mine, theirs = (float(one.tags.get("validation_accuracy", "nan")) if one else 0.0 for one in (made, champion))
+    accuracy = f"validation accuracy {mine:.4f}"
     if champion is None:
         return True, f"{accuracy}, and there was none before"
     if champion.version == made.version:
         return False, accuracy
-    theirs = f"version {champion.version}, the champion"
-    if champion.tags.get("split") != made.tags["split"]:
-        return False, f"{accuracy}, which cannot be compared with {theirs}: that one was validated on other galaxies"
-    best = float(champion.tags["validation_accuracy"])
-    return float(made.tags["validation_accuracy"]) > best, f"{accuracy} against {best:.4f} of {theirs}"
+    if champion.tags.get("split") != made.tags.get("split"):
+        return False, f"{accuracy}; version {champion.version} was not validated on the same galaxies, as its tags say"
+    return mine > theirs, f"{accuracy} against {theirs:.4f} of version {champion.version}"
 
 
 def promote(client: Any, version: Any, champion: Any) -> None:
@@ -219,8 +218,8 @@ def version_of(client: Any, name: str, alias: str) -> Any:
 
 
 def content_of(folder: Path) -> str:
-    """Names what the files of a saved model contain, but for MLmodel, which says when and by which run it was made."""
-    passed_over = {"MLmodel", "registered_model_meta"}
+    """Names what the files of a saved model contain, but for those that say when, by which run and with which pip."""
+    passed_over = {"MLmodel", "registered_model_meta", "conda.yaml", "python_env.yaml"}
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return digest({str(p.relative_to(folder)): sha256(p) for p in files if p.name not in passed_over})[:16]
 
@@ -229,10 +228,12 @@ def is_whole(version: Any) -> bool:
     """Whether the files of a registered version are there and what they were when it was made."""
     import mlflow
 
-    try:
-        return content_of(Path(mlflow.artifacts.download_artifacts(version.source))) == str(version.tags[CONTENT])
-    except (mlflow.exceptions.MlflowException, OSError):
-        return False
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            files = mlflow.artifacts.download_artifacts(version.source, dst_path=scratch)
+        except (mlflow.exceptions.MlflowException, FileNotFoundError, NotADirectoryError):
+            return False
+        return content_of(Path(files)) == str(version.tags.get(CONTENT))
 
 
 def _version_with(client: Any, name: str, content: str) -> Any:
@@ -278,6 +279,7 @@ def _log(client: Any, folder: Path, name: str, record: Record, run_id: str) -> A
     client.update_model_version(name, number, description=describe(record))
     made = client.get_model_version(name, number)
     if not is_whole(made):
+        client.delete_model_version(name, number)
         raise HiwlError(f"{made.source}: holds other files than {folder}; `hiwl register` registers it anew")
     return made
 

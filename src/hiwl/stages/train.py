@@ -51,12 +51,6 @@ def main(node: str) -> None:
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
         raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.side, which is {side}")
-    for folder in (NODES / hierarchy.name).glob("*/"):  # of nodes that the tree had before
-        if folder.name not in tree.nodes:
-            shutil.rmtree(folder)
-    for file in CURVES.glob("*.csv"):
-        if file.stem not in tree.nodes:
-            file.unlink()
     history = fit(node, hierarchy, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
 
@@ -72,6 +66,7 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
     fabric = _launch(here)
     state: dict[str, Any] | None = None
     if fabric.global_rank == 0:
+        _forget_others(hierarchy)
         # Two experiments may share a node's training, and its state.
         held.enter_context(alone(work.with_suffix(".lock"), "trains this same node"))
         checkpoints = Checkpoints(work, params.keep)
@@ -106,6 +101,16 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
         checkpoints.remove()
         held.close()
     return trainer.history
+
+
+def _forget_others(hierarchy: HierarchyParams) -> None:
+    """Remove what is left of nodes that the tree had before."""
+    for folder in (NODES / hierarchy.name).glob("*/"):
+        if folder.name not in hierarchy.nodes and not folder.name.startswith("."):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in CURVES.glob("*.csv"):
+        if file.stem not in hierarchy.nodes:
+            file.unlink(missing_ok=True)
 
 
 def _launch(here: Settings) -> Fabric:

@@ -31,4 +31,4 @@ def main(version: int | None) -> None:
         champion = version_of(client, name, CHAMPION)
         _, why = compare(chosen, champion)
         promote(client, chosen, champion)
-    print(f"promote: {name} version {chosen.version} is the champion: {why}")
+    print(f"promote: {name} version {chosen.version} is the champion now: {why}")

@@ -1,10 +1,10 @@
 """`hiwl publish <name>`: the evaluated choice as weights for everyone, in ``pretrained/<name>``.
 
-Leaves there ``choice.json``, each node's weights in half precision (what has one dimension, such as batch
-normalisation's, stays in single precision: it is small, and its range is not) in a folder that timm loads by itself
-(``timm.create_model("local-dir:pretrained/<name>/<node>", pretrained=True)``), ``record.json``, ``SHA256SUMS`` and the
-model card ``README.md``, with what a model hub reads of it on top. What is shipped is what the card's figures were
-measured on: the halved weights answer the test set anew.
+Leaves there ``choice.json``; each node's weights in half precision (what has one dimension, such as batch
+normalisation's, stays in single precision: it is small, and its range is not), of timm's backbones in a folder that
+timm itself loads (``timm.create_model("local-dir:pretrained/<name>/<node>", pretrained=True)``); ``record.json``;
+``SHA256SUMS``; and the model card ``README.md``, with what a model hub reads of it on top. What is shipped is what the
+card's figures were measured on: the halved weights answer the test set anew.
 """
 
 import json
@@ -101,6 +101,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     train = record.parameters["train"]
     values: dict[str, Any] = {
         "name": name,
+        "timm": [node for node in choice["nodes"] if (folder / node / "config.json").exists()],
         "record": record,
         "choice": choice,
         "counts": ", ".join(f"{n} {part}" for part, n in (counts | {"test": len(labels)}).items()),

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from hiwl.core import tracking
+from hiwl.core import store, tracking
 from hiwl.core.layout import CHOICE, NODES, REPORTS, SERVED
 from hiwl.core.record import keep_run, read_evaluated, read_output, read_results, results
 from hiwl.core.section import read_section
@@ -25,6 +25,7 @@ def main() -> None:
     ]
     records = tracking.read_records([path for path in paths if path.exists()])
     origins = _origins()
+    store.rebuild_unsynced()
     log = tracking.Log()
     for record in tqdm(records, "logging runs", unit="run"):
         log.add(record, origins.get(record.key))

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import replacing, scratch_folder
+from hiwl.core.files import alone, replacing, scratch_folder
 from hiwl.core.layout import ID, RAW, RAW_IMAGES, RAW_TABLE, WORK
 from hiwl.core.settings import project_root, settings
 from hiwl.survey.archives import members
@@ -78,7 +78,7 @@ def download(
 
     From `by_hand`, where given, they are copied, and nothing is asked of the network. Else they are
     downloaded to `.work/kaggle` in the project's root, where the next call goes on with what an interrupted
-    one left, and moved when both are there.
+    one left; they stay there too.
 
     Raises:
         HiwlError: what stood in the way (credentials, the network, Kaggle, a damaged file), and what to do.
@@ -94,7 +94,7 @@ def download(
         )
     cache = project_root() / WORK / "kaggle"
     cache.mkdir(parents=True, exist_ok=True)
-    with requests.Session() as session:
+    with alone(cache / "lock", "downloads from Kaggle"), requests.Session() as session:
         secret = credentials.key.get_secret_value()
         if credentials.username is None:
             session.headers["Authorization"] = f"Bearer {secret}"
