@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -273,16 +272,16 @@ def test_its_requirements_are_versions_that_every_registry_has(registered: Proje
     assert all(Version(next(iter(one.specifier)).version).local is None for one in listed)
 
 
-@pytest.mark.process
-def test_a_saved_model_is_registered_also_with_another_pip_than_it_was_saved_with(registered: Project) -> None:
+def test_a_saved_model_is_registered_also_with_another_pip_than_it_was_saved_with(
+    registered: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = registered.copy(tmp_path / "elsewhere")
+    monkeypatch.chdir(elsewhere.folder)
     for name in ("python_env.yaml", "conda.yaml"):
         path = Path("models/served", name)
         path.write_text(path.read_text().replace("pip==", "pip==1.") + "# another\n")
-    Path("mlflow.db").unlink()
-    shutil.rmtree("mlruns")
-    code = "from hiwl.cli import main; main(['restore'])"
-    said = registered.run(sys.executable, "-c", code).stdout
-    assert "hiwl version 1 is the champion" in said
+    elsewhere.stages(("restore",))
+    assert "hiwl version 1 is the champion" in capsys.readouterr().out
 
 
 def test_two_versions_in_one_process_each_answer_with_their_own_code(

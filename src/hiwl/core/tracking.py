@@ -95,7 +95,7 @@ class Log:
         seen = set() if is_new else {one.dataset.name for one in run.inputs.dataset_inputs}
         if new := [one for one in datasets.values() if one.name not in seen]:
             self.client.log_inputs(run_id, datasets=[_input(one) for one in new])
-        if record.is_finished and run.info.status != "FINISHED":
+        if record.is_finished and (run.info.status != "FINISHED" or (run.info.end_time or 0) < ended):
             self.client.set_terminated(run_id, end_time=ended)
         params = {key: str(value) for key, value in record.columns.items()} | _flatten(record.parameters)
         missing = [Param(key, value) for key, value in params.items() if is_new or key not in run.data.params]
@@ -123,6 +123,7 @@ class Log:
             "mlflow.user": getpass.getuser(),
             "mlflow.note.content": self._note(record),
         } | {f"hiwl.{name}": value for name, value in environment.items()}
+        tags |= {name: str(record.columns[name]) for name in ("tree", "seed") if name in record.columns}
         if origin := origin or _origin(environment.get("dvc_experiment", "")):
             tags |= {name: str(value) for name, value in origin._asdict().items() if value is not None}
         for node, key in record.nodes.items():

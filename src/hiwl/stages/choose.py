@@ -38,6 +38,7 @@ class Answers(NamedTuple):
 
 def main() -> None:
     """Score all combinations and keep the best."""
+    here = started_here({})
     parameters = {name: read_section(name) for name in read_params() if name != "register"}
     params = ChooseParams.parse(parameters["choose"], "choose")
     hierarchy = HierarchyParams.parse(parameters["hierarchy"], "hierarchy")
@@ -75,7 +76,8 @@ def main() -> None:
         },
     }
     nodes = {name: Record.model_validate_json((folder / name / "record.json").read_text()) for name in tree.nodes}
-    record = _record(parameters, nodes, choice, len(labels))
+    here["environment"]["device"] = nodes["root"].environment["device"]
+    record = _record(parameters, nodes, choice, len(labels), here)
     metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
     metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
     record = record.finished(metrics)
@@ -142,7 +144,13 @@ def _answers(tree: Tree, name: str, node: Node, validation: Part, params: Choose
     return Answers(average(logits, temperature), temperature)
 
 
-def _record(parameters: dict[str, Any], nodes: dict[str, Record], choice: dict[str, Any], validation: int) -> Record:
+def _record(
+    parameters: dict[str, Any],
+    nodes: dict[str, Record],
+    choice: dict[str, Any],
+    validation: int,
+    here: dict[str, Any],
+) -> Record:
     root = nodes["root"]
     shared = ("survey", "backbone", "input", "recipe", "seed", "started_from")
     columns = {"tree": "-".join(choice["hierarchy"])} | {name: root.columns[name] for name in shared}
@@ -158,5 +166,5 @@ def _record(parameters: dict[str, Any], nodes: dict[str, Record], choice: dict[s
             "counts": root.data["counts"] | {"validation": validation},
         },
         nodes={name: run.key for name, run in nodes.items()},
-        **started_here({"device": root.environment["device"]}),
+        **here,
     )

@@ -2,8 +2,9 @@
 
 from hiwl.core import store
 from hiwl.core.errors import HiwlError
+from hiwl.core.registry import CHALLENGER, CHAMPION, compare, is_whole, promote, version_of
 from hiwl.core.section import read_section
-from hiwl.stages.register import CHALLENGER, CHAMPION, RegisterParams, compare, is_whole, promote, version_of
+from hiwl.stages.register import RegisterParams
 
 
 def main(version: int | None) -> None:
