@@ -34,7 +34,7 @@ repro: setup  ## from nothing to a registered model, on the parameters committed
 test: setup  ## every test
 	pytest -n auto
 
-test-fast: setup  ## every test that starts no process
+test-fast: setup  ## every test that starts no process and takes no while
 	pytest -n auto -m "not process"
 
 check: setup  ## format, lint, strict types

@@ -30,8 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the evaluated project on one worker, so that no other waits while it is made; of those that need a
     finished pipeline one at the very start, which makes it, and the others at the end."""
     for item in items:
-        if "evaluated" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
+        fixtures = getattr(item, "fixturenames", ())
+        if "evaluated" in fixtures and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("evaluated"))
+        if "registered" in fixtures:
+            item.add_marker(pytest.mark.process)
     of_pipeline = [item for item in items if "finished_once" in getattr(item, "fixturenames", ())]
     others = [item for item in items if item not in of_pipeline]
     items[:] = [*of_pipeline[:1], *others, *of_pipeline[1:]]

@@ -24,6 +24,7 @@ def test_the_choice_is_a_model_to_load(evaluated: Project) -> None:
     assert len(Model.load(Path("models/choice"))([noise(256, 256)])) == 1
 
 
+@pytest.mark.process
 def test_the_papers_recipe_runs_as_its_study_says_on_a_small_network_and_for_a_few_epochs(
     evaluated: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
