@@ -120,7 +120,7 @@ class Log:
             "mlflow.source.name": environment["dvc_stage"],
             "mlflow.source.type": "PROJECT",
             "mlflow.source.git.commit": environment["commit"],
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.note.content": self._note(record),
         } | {f"hiwl.{name}": value for name, value in environment.items()}
         tags |= {name: str(record.columns[name]) for name in ("tree", "seed") if name in record.columns}
@@ -192,6 +192,13 @@ def watched(run_id: str | None) -> Iterator[None]:
         yield
     finally:
         monitor.finish()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
 
 
 def _origin(experiment: str) -> Origin | None:
