@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 from common import jpegs, machine, peak_memory, seconds, spread
-from hiwl.survey.packing import PackParams, pack
+from hiwl.model.pixels import PackParams
+from hiwl.survey.packing import pack
 
 COUNT, SURVEY = 2000, 28_793
 PARAMS = PackParams(crop=256, side=64)

@@ -33,6 +33,15 @@ def bomb() -> bytes:
     return png(60000, bits=8, rows=b"")
 
 
+def fits(planes: np.ndarray | None) -> bytes:
+    """A FITS file of (planes, height, width) or (height, width) values, or of none."""
+    from astropy.io.fits import PrimaryHDU
+
+    buffer = io.BytesIO()
+    PrimaryHDU(planes).writeto(buffer)
+    return buffer.getvalue()
+
+
 def jpeg(seed: int, side: int = 60) -> bytes:
     """A blob of light, of a shape and colour of its own."""
     rng = np.random.default_rng(seed)

@@ -6,10 +6,10 @@ import yaml
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.section import read_section
+from hiwl.model.pixels import PackParams
 from hiwl.model.tree import Tree
 from hiwl.params import Params, check_params, chosen_differently, definition
 from hiwl.studies.plan import compose, plan, read_study
-from hiwl.survey.packing import PackParams
 from hiwl.training.params import CrossEntropy, RecipeParams, Shuffled, TrainParams, Weighted
 
 

@@ -40,6 +40,21 @@ COMMANDS = {
     "choose": Command("stages", "the best combination of the nodes' checkpoints on validation"),
     "evaluate": Command("stages", "the chosen combination on the test set"),
     "register": Command("stages", "the evaluated model into the registry, behind a gate"),
+    "survey": Command(
+        "verbs",
+        "look at your own pictures and table, and write them down as a survey in conf/survey",
+        {
+            "name": {"help": "what to call it: small letters, digits and '-'"},
+            "images": {"help": "a folder or a zip archive of pictures"},
+            "table": {"help": "a table (CSV or the like) of classes or votes"},
+            "--votes": {"metavar": "FILE", "help": "beside a table of classes, the votes on some of its galaxies"},
+            "--id": {
+                "metavar": "COLUMN",
+                "help": "the column that names the pictures; else the one that does for most",
+            },
+            "--label": {"metavar": "COLUMN", "help": "the column of the class"},
+        },
+    ),
     "study": Command(
         "verbs",
         "run what is missing of a study in conf/study, or put it into DVC's queue",

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from hiwl.core.files import digest
 from hiwl.core.section import PARAMS, Section, read_params
+from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ChooseParams, HierarchyParams, Tree
 from hiwl.stages.register import RegisterParams
-from hiwl.survey.packing import PackParams
 from hiwl.survey.selection import SelectParams
 from hiwl.survey.sources import RawParams
 from hiwl.survey.splits import SplitParams
@@ -36,7 +36,10 @@ class Params(Definition):
 def check_params() -> None:
     """Raise HiwlError unless every section of params.yaml is in order, so that no stage starts on half of them."""
     params = Params.parse(read_params())
-    params.train.check_nodes(Tree(params.hierarchy.nodes))
+    tree = Tree(params.hierarchy.nodes)
+    params.train.check_nodes(tree)
+    if params.select.expected is not None:
+        tree.check_classes({name for name, number in params.select.expected.items() if number})
 
 
 def definition(parameters: dict[str, Any]) -> str:

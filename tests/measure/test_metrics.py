@@ -4,6 +4,7 @@ import pytest
 
 from hiwl.measure.intervals import wilson
 from hiwl.measure.metrics import measure
+from hiwl.measure.metrics import test_metrics as measured_on_test
 from hiwl.studies.paper import ABLATIONS, SPLITS, paper_metrics
 
 
@@ -21,8 +22,12 @@ def test_the_papers_confusion_matrix_gives_the_papers_figures() -> None:
     assert table[["recall_low", "recall_high"]].to_numpy()[2] == pytest.approx([0.58, 0.81], abs=5e-3)
 
 
-def test_classes_without_galaxies_or_answers_count_as_zero() -> None:
-    metrics, table = measure(np.array([0, 0]), np.array([0, 1]), ["A", "B", "C"])
-    assert table["recall"].tolist() == [0.5, 0.0, 0.0]
-    assert metrics["mean_precision"] == pytest.approx(1 / 3)
+def test_a_class_without_galaxies_is_not_measured_and_one_that_is_never_answered_counts_as_zero() -> None:
+    metrics, table = measure(np.array([0, 0, 2]), np.array([0, 1, 0]), ["A", "B", "C"])
+    assert table["recall"].fillna(-1).tolist() == [0.5, -1, 0.0]
+    assert table.loc[1, "recall":].isna().all()
+    assert metrics["mean_recall"] == pytest.approx(0.25)
+    assert metrics["mean_precision"] == pytest.approx(0.25)
+    assert set(found := measured_on_test(metrics, table)) >= {"test_recall_A", "test_recall_C", "test_accuracy"}
+    assert "test_recall_B" not in found
     assert wilson(0, 0) == (0.0, 1.0)

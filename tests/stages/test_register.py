@@ -28,7 +28,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_json
 from hiwl.model import backbones
 from hiwl.model.classifier import Classifier, check_sums, write_sums
-from hiwl.model.pixels import decode
+from hiwl.model.pixels import PackParams, decode
 from hiwl.stages import register
 from hiwl.verbs import adopt, promote, publish, restore
 from pictures import bomb, jpeg
@@ -85,7 +85,7 @@ BAD = [b"", b"hello", PICTURES[0][:200], jpeg(1, side=20), b"\xff\xd8\xff" + byt
 
 def test_the_pyfunc_and_the_classifier_agree_whatever_the_batch(folder: Path, model: Any) -> None:
     classifier = Classifier.load(folder / "choice", "cpu")
-    routed = classifier(np.stack([decode(picture, CROP, SIZE) for picture in PICTURES]))
+    routed = classifier(np.stack([decode(picture, PackParams(crop=CROP, side=SIZE)).pixels for picture in PICTURES]))
     assert {len(path) for path in routed.routes} == {2, 3}  # some stop after the first layer, some do not
     for batch in (1, 7, len(PICTURES)):
         parts = [

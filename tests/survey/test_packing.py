@@ -44,7 +44,10 @@ def test_each_clean_galaxy_is_decoded_into_its_row(survey: dict[int, np.ndarray]
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"no picture", "11.png: neither a JPEG nor a PNG"), (encode(np.full((40, 40, 3), 9, np.uint8)), "contrast 0")],
+    [
+        (b"no picture", "11.png: not a JPEG, PNG, TIFF, WebP or FITS"),
+        (encode(np.full((40, 40, 3), 9, np.uint8)), "contrast 0"),
+    ],
 )
 def test_a_picture_that_is_bad_or_blank_is_named_and_nothing_is_written(
     survey: dict[int, np.ndarray], content: bytes, said: str
@@ -56,3 +59,11 @@ def test_a_picture_that_is_bad_or_blank_is_named_and_nothing_is_written(
     assert "GalaxyID 11" in str(told.value)
     assert not PACKED_IMAGES.exists()
     assert not PACKED_INDEX.exists()
+
+
+def test_a_picture_that_is_too_small_is_told(survey: dict[int, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
+    write({11: encode(noise(20, 24)), 12: encode(survey[12])}, [11, 12])
+    pack.main()
+    told = "1 of 2 pictures, the first folder/11.png: 24 x 20 pixels, smaller than 32 x 32: enlarged"
+    assert told in capsys.readouterr().out
+    assert np.load(PACKED_IMAGES)[0].any(axis=2).mean() > 0.9

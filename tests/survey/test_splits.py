@@ -22,7 +22,7 @@ def test_the_rule_gives_the_papers_table_2(galaxies: int) -> None:
 
 def clean_table(sizes: dict[str, int]) -> pd.DataFrame:
     classes = [name for name, size in sizes.items() for _ in range(size)]
-    return pd.DataFrame({ID: range(100, 100 + len(classes)), "class": classes})
+    return pd.DataFrame({ID: [str(100 + number) for number in range(len(classes))], "class": classes})
 
 
 @given(

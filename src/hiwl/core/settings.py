@@ -36,9 +36,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HIWL_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    images: Path | None = Field(None, description="survey `files`: archive (zip) or folder of GalaxyID.jpg/.png")
-    table: Path | None = Field(None, description="survey `files`: CSV of votes, or of GalaxyID,class")
-    votes: Path | None = Field(None, description="survey `files` by label: CSV of votes on some of its galaxies")
+    images: Path | None = Field(None, description="a survey of files: archive (zip) or folder of pictures")
+    table: Path | None = Field(None, description="a survey of files: its table of classes or votes")
+    votes: Path | None = Field(None, description="a survey of files by label: a table of votes on some of its galaxies")
     weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
     kaggle_api_token: SecretStr | None = Field(
         None, validation_alias=_also("KAGGLE_API_TOKEN"), description="survey `kaggle`: the user's token there"

@@ -20,8 +20,8 @@ def measure_routed(labels: Ints, routed: Routed, classes: list[str]) -> tuple[di
 def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
     """Accuracy and mean recall, precision, F1 over classes; and a table with a row for each class.
 
-    Intervals are Wilson's, 95 %. Precision where no answer names a class, and recall where no galaxy is of it, count as
-    0.
+    Intervals are Wilson's, 95 %. Of a class without a galaxy nothing is measured: its row has none of these (NaN), and
+    the means leave it out. Precision where no answer names a class that has galaxies counts as 0.
     """
     numbers = range(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -34,13 +34,15 @@ def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str
     intervals = [wilson(int(k), int(n)) for k, n in zip(right, support, strict=True)]
     per_class["recall_low"] = [low for low, _ in intervals]
     per_class["recall_high"] = [high for _, high in intervals]
+    measured = per_class["galaxies"] > 0
+    per_class.loc[~measured, per_class.columns[2:]] = np.nan
     metrics = {
         "galaxies": len(labels),
         "accuracy": float((labels == predicted).mean()),
         "accuracy_interval": list(wilson(int((labels == predicted).sum()), len(labels))),
-        "mean_recall": float(recall.mean()),
-        "mean_precision": float(precision.mean()),
-        "mean_f1": float(f1.mean()),
+        "mean_recall": float(recall[measured].mean()),
+        "mean_precision": float(precision[measured].mean()),
+        "mean_f1": float(f1[measured].mean()),
     }
     return metrics, per_class
 
@@ -49,4 +51,5 @@ def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, 
     """What :func:`measure_routed` found on the test set, as records, DVC and MLflow name it: one number a name."""
     flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     flat["test_accuracy_low"], flat["test_accuracy_high"] = metrics["accuracy_interval"]
-    return flat | {f"test_recall_{row['class']}": row["recall"] for row in per_class.to_dict("records")}
+    measured = per_class[per_class["galaxies"] > 0]
+    return flat | {f"test_recall_{row['class']}": row["recall"] for row in measured.to_dict("records")}

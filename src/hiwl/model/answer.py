@@ -13,10 +13,9 @@ import pandas as pd
 
 from hiwl.core.settings import settings
 from hiwl.model.classifier import Classifier
-from hiwl.model.pixels import BadImageError, Pixels, central, decode
+from hiwl.model.pixels import MAGIC, BadImageError, Decoded, Pixels, central, decode
 
 CHUNK = 64  # pictures decoded and answered at a time, which bounds memory
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 IMAGE = "image"
 
 
@@ -45,9 +44,10 @@ class Model:
     def answer(self, table: pd.DataFrame) -> pd.DataFrame:
         """Answer for the column `image` of `table`; its other columns come back in front of the answers.
 
-        A cell holds the bytes of a JPEG or PNG, their base64 text, a ``Path`` or an array. The answers are: `answer`
-        (the class), its `probability`, `p_<class>` of every class, `route` through the tree, and `error`, which says
-        what is wrong with a picture that could not be read; its other answers are empty.
+        A cell holds the bytes of a picture's file (JPEG, PNG, TIFF, WebP or FITS), their base64 text, a ``Path`` or an
+        array. The answers are: `answer` (the class), its `probability`, `p_<class>` of every class, `route` through the
+        tree, `warning`, which says what was done to a picture that is too small, and `error`, which says what is wrong
+        with one that could not be read; its other answers are empty.
         """
         images = table[IMAGE].tolist()
         parts = [self._answer(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
@@ -57,26 +57,27 @@ class Model:
     def _answer(self, images: Sequence[Any]) -> pd.DataFrame:
         with ThreadPoolExecutor(settings().workers) as pool:  # Pillow decodes outside the interpreter's lock
             decoded = list(pool.map(self._decode, images))
-        good = [row for row, (picture, _) in enumerate(decoded) if picture is not None]
-        pictures = [picture for picture, _ in decoded if picture is not None]
-        side, classes = self.classifier.side, self.classifier.tree.classes
+        good = [row for row, picture in enumerate(decoded) if isinstance(picture, Decoded)]
+        pictures = [picture.pixels for picture in decoded if isinstance(picture, Decoded)]
+        side, classes = self.classifier.pack.side, self.classifier.tree.classes
         routed = self.classifier(np.stack(pictures) if pictures else np.zeros((0, side, side, 3), np.uint8))
         answers = pd.DataFrame(routed.probabilities, columns=[f"p_{name}" for name in classes], index=good)
         answers.insert(0, "probability", routed.probabilities[np.arange(len(good)), routed.label])
         answers.insert(0, "answer", np.array(classes, dtype=object)[routed.label])
         answers["route"] = [" > ".join(path) for path in routed.routes]
         answers = answers.reindex(range(len(images)))
-        answers["error"] = [error for _, error in decoded]
+        answers["warning"] = [picture.warning or None if isinstance(picture, Decoded) else None for picture in decoded]
+        answers["error"] = [picture if isinstance(picture, str) else None for picture in decoded]
         return answers.astype(object).where(answers.notna(), None)
 
-    def _decode(self, image: Any) -> tuple[Pixels | None, str | None]:
-        crop, side = self.classifier.crop, self.classifier.side
+    def _decode(self, image: Any) -> Decoded | str:
+        """The picture, or what is wrong with it."""
         try:
             if isinstance(image, np.ndarray):
-                return central(image, crop, side), None
-            return decode(to_bytes(image), crop, side), None
+                return central(image, self.classifier.pack)
+            return decode(to_bytes(image), self.classifier.pack)
         except (BadImageError, OSError) as error:
-            return None, str(error)
+            return str(error)
 
 
 def to_bytes(image: Any) -> bytes:

@@ -16,7 +16,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_text
 from hiwl.model import backbones
 from hiwl.model.features import penultimate
-from hiwl.model.pixels import Pixels
+from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.preprocess import Preprocess, view
 from hiwl.model.tree import Floats, Ints, Routed, Routing, Tree, route
 
@@ -82,8 +82,7 @@ class Classifier:
         self.choice = choice
         self.nodes = nodes
         self.tree = Tree(choice["hierarchy"])
-        self.crop: int = choice["crop"]
-        self.side: int = choice["side"]
+        self.pack = PackParams.parse({name: choice[name] for name in PackParams.model_fields if name in choice})
         self.shares: dict[str, int] = choice["shares"]
         self.views: int = choice["views"]
         self.routing: Routing = choice["routing"]

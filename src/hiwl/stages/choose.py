@@ -24,6 +24,7 @@ from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
 from hiwl.model.calibration import calibration_error, fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
+from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ChooseParams, Floats, HierarchyParams, Ints, Tree, route
 from hiwl.survey.packed import Part, read_split
 
@@ -59,11 +60,9 @@ def main() -> None:
         tree, descriptions, {key: said.probabilities for key, said in answers.items()}, labels, shares, params
     )
     best = table.iloc[0]
-    pack = parameters["pack"]
     choice = {
         "hierarchy": tree.nodes,
-        "crop": pack["crop"],
-        "side": pack["side"],
+        **PackParams.parse(parameters["pack"], "pack").model_dump(mode="json", exclude_defaults=True),
         "shares": shares,
         "views": params.views,
         "routing": params.routing,

@@ -2,7 +2,8 @@
 
 Writes to ``reports``: ``test.json`` (what was measured), ``per_class.csv`` (counts, recall, precision, F1, intervals),
 ``confusion.csv`` (one row a galaxy: label, answer), ``confusion.png``, ``curves.png`` (loss and accuracy of every
-node against epochs), ``answers.csv.gz`` (every galaxy's answer), ``record.json``.
+node against epochs), ``answers.csv.gz`` (every galaxy's answer, with what the
+survey's table says of it beside classes and votes, such as its place in the sky), ``record.json``.
 """
 
 import os
@@ -12,14 +13,16 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from hiwl.core import tracking
+from hiwl.core.errors import HiwlError
 from hiwl.core.files import scratch_folder, write_json
-from hiwl.core.layout import CHOICE, ID, REPORTS
+from hiwl.core.layout import CHOICE, ID, RAW_TABLE, REPORTS
 from hiwl.core.record import Record, nodes_of
 from hiwl.core.settings import settings
 from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.measure.plots import draw_confusion, draw_history, save
 from hiwl.model.classifier import Classifier
 from hiwl.model.tree import Ints, Routed
+from hiwl.survey import votes
 from hiwl.survey.packed import read_split
 
 
@@ -28,6 +31,8 @@ def main() -> None:
     classifier = Classifier.load(CHOICE, settings().accelerator)
     classes = classifier.tree.classes
     galaxies, images, labels = read_split("test", classifier.tree)
+    if not galaxies:
+        raise HiwlError("no galaxy to test on; bring a larger survey, or raise split.held_out")
     routed = classifier(images)
     metrics, per_class = measure_routed(labels, routed, classes)
 
@@ -39,7 +44,9 @@ def main() -> None:
     record = choice.finished(measured)
     counted = choice.data["counts"] | {"test": len(labels)}
     record = record.model_copy(update={"data": choice.data | {"counts": counted}})
-    answers = answers_table(galaxies, labels, routed, classes)
+    answers = with_given(
+        answers_table(galaxies, labels, routed, classes), pd.read_csv(RAW_TABLE, dtype=str, keep_default_na=False)
+    )
     with scratch_folder(REPORTS / "evaluation") as beside:
         write_json(beside / "test.json", measured)
         per_class.to_csv(beside / "per_class.csv", index=False)
@@ -64,9 +71,17 @@ def main() -> None:
     print(f"evaluate: test accuracy {metrics['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {len(labels)} galaxies")
 
 
-def answers_table(galaxies: Ints, labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
+def answers_table(galaxies: list[str], labels: Ints, routed: Routed, classes: list[str]) -> pd.DataFrame:
     """One row a test galaxy, by GalaxyID: its label, the answer, the probability of every class."""
     names = np.array(classes)
     table = pd.DataFrame({ID: galaxies, "label": names[labels], "answer": names[routed.label]})
     table[[f"p_{name}" for name in classes]] = routed.probabilities
     return table
+
+
+def with_given(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """`answers`, with the columns of the survey's `table` that are neither classes nor votes."""
+    given = table[[column for column in table if column not in ("class", *votes.BY_VOLUNTEERS)]]
+    names = [str(column) for column in given if column != ID]
+    taken = {name: f"given_{name}" for name in names if name in answers or name.startswith("p_")}
+    return answers.merge(given.rename(columns=taken), on=ID, how="left", validate="one_to_one")

@@ -13,21 +13,28 @@ from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN_TABLE, ID, PACKED, PACKED_IMAGES, PACKED_INDEX, RAW_IMAGES
 from hiwl.core.section import read_section
 from hiwl.core.settings import settings
+from hiwl.core.tables import read_table
+from hiwl.model.pixels import PackParams
 from hiwl.survey import contracts
-from hiwl.survey.archives import members
-from hiwl.survey.packing import PackParams, pack
+from hiwl.survey.packing import pack
+from hiwl.survey.pictures import look_into_archive
 
 
 def main() -> None:
     """Decode the clean selection and hold the result to its contract."""
     params = PackParams.parse(read_section("pack"), "pack")
-    clean = pd.read_csv(CLEAN_TABLE, usecols=[ID])
-    names = clean[ID].map(members(RAW_IMAGES))
+    clean = read_table(CLEAN_TABLE, [ID])
+    pictures = look_into_archive(RAW_IMAGES)
+    names = [str(pictures.of(galaxy)) for galaxy in clean[ID]]
     with replacing(PACKED_IMAGES) as beside:
-        decoded = pack(RAW_IMAGES, names.tolist(), params, beside, settings().workers)
+        decoded = pack(RAW_IMAGES, names, params, beside, settings().workers)
         check(clean.join(decoded), params, beside)
     with replacing(PACKED_INDEX) as beside:
         clean.to_csv(beside, index=False)
+    told = decoded[["warning"]].assign(name=names)[decoded["warning"] != ""]
+    if len(told):
+        first = told.iloc[0]
+        print(f"pack: warning: {len(told)} of {len(clean)} pictures, the first {first['name']}: {first['warning']}")
     print(f"pack: {len(clean)} images of {params.side} x {params.side} pixels")
 
 

@@ -75,7 +75,7 @@ def save(folder: Path, choice: Path) -> None:
     classes = Classifier.load(choice, "cpu").tree.classes
     outputs = [("answer", DataType.string), ("probability", DataType.double)]
     outputs += [(f"p_{name}", DataType.double) for name in classes]
-    outputs += [("route", DataType.string), ("error", DataType.string)]
+    outputs += [(name, DataType.string) for name in ("route", "warning", "error")]
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch, "choice")  # MLflow keeps the folders' names
         weights.mkdir()

@@ -8,9 +8,11 @@ import json
 
 import pandas as pd
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN, CLEAN_TABLE, ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
+from hiwl.core.tables import in_order, read_table
 from hiwl.survey import contracts
 from hiwl.survey.selection import SelectParams, labelled, select
 
@@ -18,12 +20,14 @@ from hiwl.survey.selection import SelectParams, labelled, select
 def main() -> None:
     """Select, or where the survey comes with labels, check."""
     params = SelectParams.parse(read_section("select"), "select")
-    table = pd.read_csv(RAW_TABLE)
+    table = read_table(RAW_TABLE)
     if json.loads(RAW_MANIFEST.read_text())["table"] == "labels":
         clean = labelled(table, params.rules)
     else:
-        clean = select(table, params.rules)
-    clean = clean.sort_values(ID, ignore_index=True)
+        clean = select(table, params.rules, params.volunteers)
+    clean = in_order(clean)
+    if clean.empty:
+        raise HiwlError(f"none of {len(table)} galaxies is selected: their votes reach no class of select.rules")
     check(clean, params)
     with replacing(CLEAN_TABLE) as beside:
         clean.to_csv(beside, index=False)
@@ -39,7 +43,7 @@ def check(clean: pd.DataFrame, params: SelectParams) -> None:
         clean,
         [
             gxe.ExpectColumnValuesToBeUnique(column=ID),
-            gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(params.rules)),
+            gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(params.expected or params.rules)),
             *([gxe.ExpectTableRowCountToEqual(value=sum(params.expected.values()))] if params.expected else []),
             *contracts.counts("class", params.expected or {}),
         ],

@@ -3,11 +3,14 @@
 Writes to ``data/splits``: ``splits.csv`` (GalaxyID, class, split) and the contract's results.
 """
 
+import sys
+
 import pandas as pd
 
 from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN_TABLE, ID, SPLITS, SPLITS_TABLE
 from hiwl.core.section import read_section
+from hiwl.core.tables import read_table
 from hiwl.survey import contracts
 from hiwl.survey.splits import NAMES, SplitParams, counts, split
 
@@ -15,12 +18,21 @@ from hiwl.survey.splits import NAMES, SplitParams, counts, split
 def main() -> None:
     """Split the clean selection and hold the result to its contract."""
     params = SplitParams.parse(read_section("split"), "split")
-    clean = pd.read_csv(CLEAN_TABLE, usecols=[ID, "class"])
+    clean = read_table(CLEAN_TABLE, [ID, "class"])
     splits = split(clean, params)
+    tell_of_gaps(splits)
     check(splits, clean, params)
     with replacing(SPLITS_TABLE) as beside:
         splits.to_csv(beside, index=False)
     print(f"split: {splits['split'].value_counts()[list(NAMES)].to_dict()}")
+
+
+def tell_of_gaps(splits: pd.DataFrame) -> None:
+    """Say which classes are missing from a part: there they will not be measured."""
+    counted = splits.groupby(["class", "split"]).size().unstack(fill_value=0).reindex(columns=list(NAMES), fill_value=0)
+    for name in NAMES:
+        if missing := counted.index[counted[name] == 0].tolist():
+            print(f"split: warning: {name} has no galaxy of {', '.join(missing)}", file=sys.stderr)
 
 
 def check(splits: pd.DataFrame, clean: pd.DataFrame, params: SplitParams) -> None:

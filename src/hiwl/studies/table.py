@@ -26,6 +26,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
 from hiwl.core.layout import ID
 from hiwl.core.record import Kept, Record, results
+from hiwl.core.tables import read_table
 from hiwl.measure.metrics import measure
 from hiwl.model.calibration import calibration_error
 from hiwl.model.tree import Tree
@@ -83,7 +84,7 @@ def describe(kept: Kept, tested: bool) -> dict[str, Any]:
 def answers_of(file: str) -> pd.DataFrame:
     """By GalaxyID, of the run in `file` of ``results``: `label`, `answer` and `p_<class>` of every test galaxy."""
     path = (results() / file).with_suffix(".answers.csv.gz")
-    table = pd.read_csv(path, index_col=ID)
+    table = read_table(path).set_index(ID)
     return table.rename(columns={"class": "label"})  # as the first records call it
 
 
@@ -131,7 +132,7 @@ def readings_of(kept: Kept) -> dict[str, Any] | None:
     paths = sorted(kept.path.parent.glob(f"{kept.path.stem}.reading-*.csv"))
     if not paths:
         return None
-    tables = [pd.read_csv(path, index_col=ID) for path in paths]
+    tables = [read_table(path).set_index(ID) for path in paths]
     asked = tables[0].join(answers_of(str(kept.path.relative_to(results())))[["label", "answer"]])
     alike = np.logical_and.reduce([table["says"] == asked["says"] for table in tables])
     settled = asked[alike & ((asked["says"] == asked["first"]) | (asked["says"] == asked["second"]))]

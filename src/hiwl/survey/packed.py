@@ -8,24 +8,25 @@ import torch
 from torch import Tensor
 
 from hiwl.core.layout import ID, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.core.tables import in_order, read_table
 from hiwl.model.tree import Ints, Tree
 
 
 class Part(NamedTuple):
     """The galaxies of one split, by GalaxyID."""
 
-    galaxies: Ints
-    """(n,) GalaxyIDs."""
+    galaxies: list[str]
+    """n GalaxyIDs."""
     images: Tensor
     """(n, side, side, 3) uint8."""
     labels: Ints
     """(n,) indices into the tree's classes."""
 
 
-def read_table() -> pd.DataFrame:
+def read_packed() -> pd.DataFrame:
     """One row a galaxy, by GalaxyID: `class`, `split`, and its `row` in the packed images."""
-    index = pd.read_csv(PACKED_INDEX).reset_index(names="row")
-    return pd.read_csv(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one").sort_values(ID)
+    index = read_table(PACKED_INDEX).reset_index(names="row")
+    return in_order(read_table(SPLITS_TABLE).merge(index, on=ID, validate="one_to_one"))
 
 
 def read_images() -> Tensor:
@@ -35,10 +36,10 @@ def read_images() -> Tensor:
 
 def read_split(name: str, tree: Tree) -> Part:
     """All of one split, its pictures in memory."""
-    table = read_table()
+    table = read_packed()
     part = table[table["split"] == name]
     return Part(
-        galaxies=part[ID].to_numpy(np.int64),
+        galaxies=part[ID].tolist(),
         images=read_images()[torch.tensor(part["row"].to_numpy())],
         labels=part["class"].map(tree.classes.index).to_numpy(np.int64),
     )

@@ -10,36 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
 from tqdm import tqdm
 
-from hiwl.core.section import Section
-from hiwl.model.pixels import Pixels, decode
+from hiwl.model.pixels import PackParams, Pixels, decode
 
-Job = tuple[Path, list[str], "PackParams", Path, int]
+Job = tuple[Path, list[str], PackParams, Path, int]
 CHUNK = 256  # pictures a process decodes at a time
-
-
-class PackParams(Section):
-    """Section `pack`."""
-
-    crop: int = Field(gt=0)
-    """Side of the central square that is kept, in pixels of the survey's pictures (the paper: 256)."""
-    side: int = Field(gt=0)
-    """Side of the square as packed, in pixels; smaller than `crop` by area averaging."""
-
-    @model_validator(mode="after")
-    def _side_within_crop(self) -> "PackParams":
-        if self.side > self.crop:
-            raise ValueError(f"side ({self.side}) must not exceed crop ({self.crop})")
-        return self
 
 
 def pack(archive: Path, names: list[str], params: PackParams, to: Path, workers: int) -> pd.DataFrame:
     """Decode the members `names` of `archive` into the array file `to`, in that order.
 
-    Returns a table with a row for each member: `error` (empty where it was decoded) and `contrast`, the largest
-    difference between two of its values, 0 for a blank picture.
+    Returns a table with a row for each member: `error` (empty where it was decoded), `contrast`, the largest
+    difference between two of its values, 0 for a blank picture, and `warning`, what was done to it beyond cropping.
     """
     shape = (len(names), params.side, params.side, 3)
     np.lib.format.open_memmap(to, mode="w+", dtype=np.uint8, shape=shape).flush()
@@ -70,11 +53,11 @@ def _pack_chunk(job: Job) -> pd.DataFrame:
     report, opened = [], _open(archive.resolve(), archive.stat().st_mtime_ns)
     for row, name in enumerate(names, start):
         try:
-            packed[row] = decode(opened.read(name), params.crop, params.side)
-            report.append(("", int(np.ptp(packed[row]))))
+            packed[row], warning = decode(opened.read(name), params)
+            report.append(("", int(np.ptp(packed[row])), warning))
         except Exception as error:  # of the picture or of its member in the archive: the contract names it
-            report.append((f"{name}: {error}", 0))
-    return pd.DataFrame(report, columns=["error", "contrast"])
+            report.append((f"{name}: {error}", 0, ""))
+    return pd.DataFrame(report, columns=["error", "contrast", "warning"])
 
 
 @cache

@@ -1,31 +1,39 @@
 """The clean selection: galaxies whose votes are clear (paper, section 2; thresholds of Willett et al. 2013)."""
 
 import pandas as pd
+from pydantic import Field
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.core.section import Section
-from hiwl.survey.votes import COLUMNS
+from hiwl.survey.votes import COLUMNS, task_of, volunteers_column
+
+Rules = dict[str, dict[str, float]]
 
 
 class SelectParams(Section):
     """Section `select`."""
 
-    rules: dict[str, dict[str, float]]
+    rules: Rules
     """For each class the columns of the vote table and the values that they must exceed (strictly)."""
     expected: dict[str, int] | None
     """How many galaxies of each class this survey holds; null where that is not known beforehand."""
+    volunteers: int = Field(20, ge=0)
+    """The least number of people who answered each task that a rule looks at, where the table counts them (Willett et
+    al. 2013, Table 3)."""
 
 
-def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+def select(votes: pd.DataFrame, rules: Rules, volunteers: int = 0) -> pd.DataFrame:
     """The galaxies that exactly one rule takes, with their class and the votes that the rules look at.
+
+    Where the table counts who answered a task, at least `volunteers` did each that the rule looks at.
 
     Raises:
         HiwlError: a rule on a column that is not in the table, or galaxies that two rules take, by their IDs.
     """
     if unknown := {column for rule in rules.values() for column in rule} - set(COLUMNS):
         raise HiwlError(f"select.rules: no such column of the vote table: {', '.join(sorted(unknown))}")
-    taken = pd.DataFrame({name: (votes[list(rule)] > pd.Series(rule)).all(axis=1) for name, rule in rules.items()})
+    taken = pd.DataFrame({name: _takes(rule, votes, volunteers) for name, rule in rules.items()})
     if (twice := taken.sum(axis=1) > 1).any():
         examples = [
             f"{votes[ID][row]} ({' and '.join(taken.columns[taken.loc[row]])})" for row in taken.index[twice][:10]
@@ -44,7 +52,14 @@ def select(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFr
     )
 
 
-def class_votes(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+def _takes(rule: dict[str, float], votes: pd.DataFrame, volunteers: int) -> "pd.Series[bool]":
+    answered = [volunteers_column(task_of(column)) for column in rule]
+    counted = votes[[column for column in answered if column in votes]]
+    takes: pd.Series[bool] = (votes[list(rule)] > pd.Series(rule)).all(axis=1) & (counted >= volunteers).all(axis=1)
+    return takes
+
+
+def class_votes(votes: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     """A column ``votes_<class>`` for each class: the share of the volunteers who described the galaxy so.
 
     That is the last column of the class's rule, the end of its way down the tree of questions. What is left to 1 went
@@ -53,7 +68,7 @@ def class_votes(votes: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.D
     return pd.DataFrame({f"votes_{name}": votes[list(rule)[-1]] for name, rule in rules.items()})
 
 
-def labelled(table: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.DataFrame:
+def labelled(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     """The galaxies of a table of labels; where it has votes too, the rules must give them the same class.
 
     Raises:
@@ -61,7 +76,7 @@ def labelled(table: pd.DataFrame, rules: dict[str, dict[str, float]]) -> pd.Data
     """
     if "Class1.1" not in table:
         return table[[ID, "class"]]
-    known = table.dropna()
+    known = table.dropna(subset=list({column for rule in rules.values() for column in rule}))
     ruled = select(known, rules).set_index(ID)["class"].reindex(known[ID])
     if (other := ruled.to_numpy() != known["class"].to_numpy()).any():
         raise HiwlError(

@@ -8,8 +8,8 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.layout import ID
 from hiwl.core.section import Section
+from hiwl.core.tables import in_order
 
 NAMES = ("training", "validation", "test")
 
@@ -62,7 +62,7 @@ def split(clean: pd.DataFrame, params: SplitParams) -> pd.DataFrame:
         HiwlError: `training` asks for more galaxies than are left to train on.
     """
     parts = []
-    for name, galaxies in clean.sort_values(ID).groupby("class"):
+    for name, galaxies in in_order(clean).groupby("class"):
         rng = np.random.default_rng([params.seed, zlib.crc32(str(name).encode())])
         if params.fold is None:
             number = counts(len(galaxies), params)
@@ -74,7 +74,7 @@ def split(clean: pd.DataFrame, params: SplitParams) -> pd.DataFrame:
                 [dealt == params.fold, dealt == (params.fold + 1) % params.folds], ["test", "validation"], "training"
             )
         parts.append(galaxies.assign(split=labels))
-    splits = pd.concat(parts).sort_values(ID, ignore_index=True)
+    splits = in_order(pd.concat(parts))
     return splits if params.training is None else _thin(splits, params.training, params.seed)
 
 
@@ -88,5 +88,4 @@ def _thin(splits: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
     from sklearn.model_selection import train_test_split  # takes seconds
 
     kept, _ = train_test_split(training, train_size=number, stratify=training["class"], random_state=seed)
-    thinned: pd.DataFrame = pd.concat([splits[splits["split"] != "training"], kept])
-    return thinned.sort_values(ID, ignore_index=True)
+    return in_order(pd.concat([splits[splits["split"] != "training"], kept]))

@@ -39,6 +39,20 @@ TASKS: dict[int, Task] = {
 COLUMNS: list[str] = [column for number, task in TASKS.items() for column in task.columns(number)]
 
 
+def task_of(column: str) -> int:
+    """The task of a column `Class<task>.<answer>`."""
+    return int(column.removeprefix("Class").split(".")[0])
+
+
+def volunteers_column(task: int) -> str:
+    """Where a table says how many people answered `task`, if it does."""
+    return f"volunteers_{task}"
+
+
+BY_VOLUNTEERS = [*COLUMNS, *map(volunteers_column, TASKS)]
+"""All columns that a table in the project's form has on votes."""
+
+
 def walk(
     chances: dict[int, NDArray[np.float64]], volunteers: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:

@@ -9,8 +9,9 @@ from torch import Tensor
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
 from hiwl.core.layout import CLEAN_TABLE, ID, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.core.tables import read_table
 from hiwl.model.tree import Tree
-from hiwl.survey.packed import read_images, read_table
+from hiwl.survey.packed import read_images, read_packed
 from hiwl.training.params import Shuffled, Weighted
 
 
@@ -34,7 +35,7 @@ class NodeData(NamedTuple):
 
 def read_data(tree: Tree, node: str, with_votes: bool) -> NodeData:
     """Everything below `node`, from the pack, the splits and, if asked for, the votes of the clean selection."""
-    table = read_table()
+    table = read_packed()
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
     table = table[table["class"].isin(label_of)]
@@ -56,7 +57,7 @@ def read_data(tree: Tree, node: str, with_votes: bool) -> NodeData:
 
 
 def _read_votes(tree: Tree, node: str, parts: dict[str, pd.DataFrame]) -> dict[str, Tensor]:
-    clean = pd.read_csv(CLEAN_TABLE, index_col=ID)
+    clean = read_table(CLEAN_TABLE).set_index(ID)
     if missing := [leaf for leaf in tree.leaves(node) if f"votes_{leaf}" not in clean]:
         raise HiwlError(
             f"{CLEAN_TABLE}: no votes for {', '.join(missing)}, but the recipe of {node} needs them "

@@ -24,12 +24,13 @@ from hiwl.core.files import replacing, replacing_folder, write_json
 from hiwl.core.layout import CHOICE, FIGURES, ID, RAW_MANIFEST, REPORTS
 from hiwl.core.record import Record, check_data, read_evaluated, results_folder, stem
 from hiwl.core.settings import settings
+from hiwl.core.tables import in_order, read_table
 from hiwl.measure import gradcam, tsne
 from hiwl.measure.intervals import in_words
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.classifier import Classifier
 from hiwl.model.tree import Tree
-from hiwl.survey.packed import read_images, read_table
+from hiwl.survey.packed import read_images, read_packed
 
 SEED = 1  # of the training galaxies drawn
 TRAINING = 5000  # training galaxies in Figure 6, as in the paper
@@ -48,13 +49,13 @@ def main() -> None:
     _check_survey(choice)
     classifier = Classifier.load(CHOICE, settings().accelerator)
     tree = classifier.tree
-    answers = pd.read_csv(REPORTS / "answers.csv.gz").drop(columns="label")
-    images, table = read_images(), read_table()
+    answers = read_table(REPORTS / "answers.csv.gz").drop(columns="label")
+    images, table = read_images(), read_packed()
     table["node"] = table["class"].map(nodes_above(tree))
     test = table[table["split"] == "test"].merge(answers, on=ID, validate="one_to_one")
     training = table[table["split"] == "training"]
     training = training.sample(min(TRAINING, len(training)), random_state=SEED)
-    shown = pd.concat([training, test[training.columns]]).sort_values(ID, ignore_index=True)
+    shown = in_order(pd.concat([training, test[training.columns]]))
 
     embedded, silhouettes = tsne.embed_nodes(classifier, images, shown)
     shares, sides = gradcam.attend(classifier, images, test)

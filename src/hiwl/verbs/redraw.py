@@ -10,7 +10,6 @@ Writes into the survey's folder in ``results``:
 
 import json
 
-import pandas as pd
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
@@ -18,6 +17,7 @@ from hiwl.core.files import replacing, sha256, write_json
 from hiwl.core.layout import ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.record import results_folder
 from hiwl.core.section import PARAMS, read_section
+from hiwl.core.tables import read_table
 from hiwl.measure.label_noise import USUAL, of_galaxies, redraw, summarise
 from hiwl.survey.selection import SelectParams
 
@@ -44,7 +44,7 @@ def main() -> None:
             f"{RAW_MANIFEST}: holds the survey {manifest['survey']}, {PARAMS} names {survey}. "
             "Bring that one in: `dvc repro select`"
         )
-    votes = pd.read_csv(RAW_TABLE)
+    votes = read_table(RAW_TABLE)
     rules = SelectParams.parse(read_section("select"), "select").rules
     crowds = {
         volunteers: redraw(votes, rules, volunteers, REPEATS, SEED)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.core.record import keep_run, read_output, read_results, results
+from hiwl.core.tables import read_table
 from hiwl.studies.compare import compare
 from hiwl.studies.page import write_pages
 from hiwl.studies.plan import definition_of, plan, read_study, study_names
@@ -52,10 +53,10 @@ def _noise() -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
         HiwlError: two surveys have redrawn one galaxy.
     """
     found = {
-        path.parent.name: (json.loads(path.read_text()), pd.read_csv(path.with_name("redraw.csv.gz")))
+        path.parent.name: (json.loads(path.read_text()), read_table(path.with_name("redraw.csv.gz")))
         for path in sorted(results().glob("*/redraw.json"))
     }
-    ids = pd.concat([table[ID] for _, table in found.values()]) if found else pd.Series(dtype=int)
+    ids = pd.concat([table[ID] for _, table in found.values()]) if found else pd.Series(dtype=str)
     if len(twice := ids[ids.duplicated()]):
         raise HiwlError(f"{results()}/*/redraw.csv.gz: galaxy {twice.iloc[0]} is in two of them; delete one")
     return found

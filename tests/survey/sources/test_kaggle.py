@@ -1,25 +1,24 @@
-"""Kaggle's API, spoken by a small server on this machine: whole, cut, changed, refused, damaged downloads."""
+"""Kaggle's API, spoken by a small server on this machine: whole, cut, refused, damaged downloads."""
 
 import io
+import json
+import os
 import threading
 import zipfile
-from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
 
 from hiwl.core.errors import HiwlError
-from hiwl.survey.sources import kaggle
+from hiwl.core.layout import RAW_IMAGES, RAW_TABLE
+from hiwl.core.settings import settings
+from hiwl.survey.sources import Kaggle, kaggle
 from hiwl.survey.sources.kaggle import IMAGES_ARCHIVE, VOTES_ARCHIVE
 
-ME = kaggle.Credentials("me", SecretStr("my-key"))
 ROWS = 12
-OUT = Path("out")
-PART = Path(".work/kaggle", f"{IMAGES_ARCHIVE}.part")
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -43,61 +42,41 @@ def competition(images: int = ROWS, rows: int = ROWS) -> dict[str, bytes]:
     }
 
 
+TABLE = "GalaxyID,Class1.1\n" + "".join(f"{100008 + n},0.5\n" for n in range(ROWS))
+
+
 class Api:
     """What the server holds, how it behaves, and what it was asked."""
 
     def __init__(self) -> None:
         self.address = ""
         self.files = competition()
-        self.etag = '"first"'
-        self.knows_if_range = True
         self.cut_after: int | None = None  # bytes of a body, after which the connection breaks
-        self.failures: list[int] = []  # statuses to answer the next requests to the API with
+        self.status = 302  # of Kaggle's own answer
         self.ranges: list[str | None] = []  # of the requests to the storage host
-        self.storage_auth: list[str | None] = []
+        self.authorised: list[str | None] = []  # what Kaggle was shown, then what the storage host was
 
-    def respond(self, request: BaseHTTPRequestHandler) -> None:
-        name = request.path.split("?")[0].rsplit("/", 1)[-1]
-        if request.path.startswith("/api/v1/"):
-            self.redirect(request, name)
-        else:
-            self.send(request, self.files[name])
-
-    def redirect(self, request: BaseHTTPRequestHandler, name: str) -> None:
-        status = 302
-        if request.headers["Authorization"] != "Basic " + b64encode(b"me:my-key").decode():
-            status = 401
-        elif request.path != f"/api/v1/competitions/data/download/galaxy-zoo-the-galaxy-challenge/{name}":
-            status = 404
-        elif self.failures:
-            status = self.failures.pop(0)
-        body = b"" if status == 302 else b'{"message": "says Kaggle"}'
-        request.send_response(status)
-        # Another host, as far as a client can tell.
-        host = self.address.replace("127.0.0.1", "localhost").removesuffix("/api/v1")
-        request.send_header("Location", f"{host}/{name}?signed=secret")
-        request.send_header("Content-Length", str(len(body)))
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Kaggle's: it leads to another host."""
+        asked = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        self.authorised.append(request.headers["Authorization"])
+        assert asked["competitionName"] == "galaxy-zoo-the-galaxy-challenge"
+        request.send_response(self.status)
+        host = self.address.replace("127.0.0.1", "localhost")
+        request.send_header("Location", f"{host}/{asked['fileName']}?signed=secret")
+        request.send_header("Content-Length", "0")
         request.end_headers()
-        request.wfile.write(body)
 
-    def send(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+    def send(self, request: BaseHTTPRequestHandler) -> None:
+        """The storage host's."""
+        content = self.files[request.path.split("?")[0].rsplit("/", 1)[-1]]
         wanted = request.headers["Range"]
         self.ranges.append(wanted)
-        self.storage_auth.append(request.headers["Authorization"])
-        start = 0
-        if wanted and (request.headers["If-Range"] == self.etag or not self.knows_if_range):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                request.send_response(416)
-                request.send_header("Content-Range", f"bytes */{len(content)}")
-                request.send_header("Content-Length", "0")
-                request.end_headers()
-                return
-            request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            request.send_response(200)
-        request.send_header("ETag", self.etag)
+        self.authorised.append(request.headers["Authorization"])
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        request.send_response(206 if wanted else 200)
+        request.send_header("Accept-Ranges", "bytes")
+        request.send_header("Last-Modified", "Fri, 20 Dec 2013 12:00:00 GMT")
         request.send_header("Content-Length", str(len(content) - start))
         request.end_headers()
         request.wfile.write(content[start:][: self.cut_after])
@@ -106,15 +85,21 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    monkeypatch.delenv("DVC_ROOT", raising=False)
+    from kagglesdk import kaggle_env
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kaggle, "BACKOFF", 0.001)
-    monkeypatch.setattr(kaggle, "CHUNK", 1000)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in list(os.environ):
+        if name.startswith("KAGGLE"):
+            monkeypatch.delenv(name)
     spoken = Api()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            spoken.answer(self)
+
         def do_GET(self) -> None:
-            spoken.respond(self)
+            spoken.send(self)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -122,140 +107,98 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    spoken.address = f"http://127.0.0.1:{server.server_address[1]}/api/v1"
+    spoken.address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, spoken.address)
+    monkeypatch.setenv("HIWL_KAGGLE_API_TOKEN", "my-token")
+    for name in ("KAGGLE_API_TOKEN", "KAGGLEHUB_CACHE"):  # which the download sets
+        monkeypatch.setenv(name, "")
+    settings.cache_clear()
     yield spoken
     server.shutdown()
     server.server_close()
 
 
-def download(api: Api, credentials: kaggle.Credentials | None = ME) -> None:
-    kaggle.download(OUT, credentials, api.address)
+def bring(rows: int = ROWS) -> None:
+    settings.cache_clear()
+    kaggle.bring(Kaggle(kind="kaggle", rows=rows))
 
 
-def arrived() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in OUT.iterdir()}
+def refused() -> str:
+    """What `bring` says instead of bringing anything."""
+    with pytest.raises(HiwlError) as told:
+        bring()
+    assert not RAW_IMAGES.exists()
+    assert "my-token" not in str(told.value) and "signed" not in str(told.value)
+    return str(told.value)
 
 
-def cut(api: Api) -> int:
-    """Break a first download; the bytes that arrived."""
+def test_both_archives_arrive_and_are_kept(api: Api) -> None:
+    bring()
+    assert RAW_IMAGES.read_bytes() == api.files[IMAGES_ARCHIVE]
+    assert RAW_TABLE.read_text() == TABLE
+    assert api.authorised == ["Bearer my-token", None] * 2  # the token goes to Kaggle alone
+    api.cut_after = 0  # what has not changed is not sent again
+    bring()
+
+
+def test_a_cut_download_is_taken_up_by_the_next_call(api: Api) -> None:
     api.cut_after = 20_500
-    with pytest.raises(HiwlError, match=r"attempts.*what has arrived is kept"):
-        download(api)
-    assert not list(OUT.iterdir())
+    assert "what has arrived is kept" in refused()
     api.cut_after = None
     api.ranges.clear()
-    return PART.stat().st_size
-
-
-def test_both_archives_arrive(api: Api) -> None:
-    download(api)
-    assert arrived() == api.files
-    kaggle.verify(OUT / IMAGES_ARCHIVE, OUT / VOTES_ARCHIVE, ROWS)
-    assert api.storage_auth == [None, None]  # the key goes to Kaggle alone
-
-
-def test_a_cut_download_is_taken_up_by_the_next_call(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle, "ATTEMPTS", 1)
-    have = cut(api)
-    assert 19_000 < have < len(api.files[IMAGES_ARCHIVE])
-    download(api)
-    assert api.ranges == [f"bytes={have}-", None]
-    assert arrived() == api.files
-
-
-def test_a_cut_download_is_taken_up_within_a_call(api: Api) -> None:
-    api.cut_after = 20_500
-    download(api)
-    assert len(api.ranges) == 5 and arrived() == api.files
-
-
-@pytest.mark.parametrize("knows_if_range", [True, False])
-def test_another_file_on_the_server_starts_anew(
-    api: Api, monkeypatch: pytest.MonkeyPatch, knows_if_range: bool
-) -> None:
-    monkeypatch.setattr(kaggle, "ATTEMPTS", 1)
-    cut(api)
-    monkeypatch.setattr(kaggle, "ATTEMPTS", 2)
-    api.etag, api.knows_if_range = '"second"', knows_if_range
-    api.files[IMAGES_ARCHIVE] = api.files[IMAGES_ARCHIVE][::-1][:-100] + competition()[IMAGES_ARCHIVE]
-    download(api)
-    assert arrived() == api.files
-
-
-def test_a_part_that_is_whole_is_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle, "ATTEMPTS", 1)
-    cut(api)
-    PART.write_bytes(api.files[IMAGES_ARCHIVE])  # as left by a call killed before the move
-    download(api)
-    assert api.ranges == [f"bytes={len(api.files[IMAGES_ARCHIVE])}-", None]
-    assert arrived() == api.files
-
-
-def test_passing_trouble_is_waited_out(api: Api) -> None:
-    api.failures = [503, 429, 500]
-    download(api)
-    assert arrived() == api.files
-
-
-def test_lasting_trouble_ends_it(api: Api) -> None:
-    api.failures = [503] * 99
-    with pytest.raises(HiwlError, match=r"503 .*after 5 attempts(.|\n)*HIWL_KAGGLE_FOLDER"):
-        download(api)
-    assert len(api.failures) == 94
-
-
-def test_no_network(api: Api) -> None:
-    with pytest.raises(HiwlError, match=r"refused.*after 5 attempts.*HIWL_KAGGLE_FOLDER"):
-        kaggle.download(OUT, ME, "http://127.0.0.1:9/api/v1")
-
-
-def test_no_credentials(api: Api) -> None:
-    with pytest.raises(HiwlError, match=r"KAGGLE_API_TOKEN.*KAGGLE_USERNAME and KAGGLE_KEY.*HIWL_KAGGLE_FOLDER"):
-        download(api, None)
-
-
-def test_wrong_credentials(api: Api) -> None:
-    wrong = kaggle.Credentials("me", SecretStr("not-my-key"))
-    with pytest.raises(HiwlError, match=r"401(.|\n)*check KAGGLE_API_TOKEN") as caught:
-        download(api, wrong)
-    assert "not-my-key" not in str(caught.value) + repr(wrong)
+    bring()
+    begun, rest, votes = api.ranges
+    assert begun is None and votes is None and str(rest).startswith("bytes=")
+    assert RAW_IMAGES.read_bytes() == api.files[IMAGES_ARCHIVE]
 
 
 @pytest.mark.parametrize(
-    ("status", "advice"), [(403, "accept the competition's rules"), (404, "no longer has this file")]
+    ("status", "advice"),
+    [(401, "check KAGGLE_API_TOKEN"), (403, "accept the competition's rules"), (404, "no longer has this"), (500, "")],
 )
 def test_a_refusal_says_what_to_do(api: Api, status: int, advice: str) -> None:
-    api.failures = [status]
-    with pytest.raises(HiwlError, match=rf"{status}.*says Kaggle(.|\n)*{advice}(.|\n)*HIWL_KAGGLE_FOLDER"):
-        download(api)
-    assert not list(OUT.iterdir())
+    api.status = status
+    said = refused()
+    assert str(status) in said and advice in said and "HIWL_KAGGLE_FOLDER" in said
+
+
+def test_no_network(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kagglesdk import kaggle_env
+
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, "http://127.0.0.1:9")
+    assert "Check the network" in refused()
+
+
+def test_no_credentials(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HIWL_KAGGLE_API_TOKEN")
+    said = refused()
+    assert "KAGGLE_USERNAME and KAGGLE_KEY" in said and "HIWL_KAGGLE_FOLDER" in said
 
 
 def test_a_damaged_archive_is_thrown_away(api: Api) -> None:
     whole = api.files[IMAGES_ARCHIVE]
-    for damaged in (whole[: len(whole) // 2], whole[:3000] + b"damage" + whole[3006:]):
-        api.files[IMAGES_ARCHIVE] = damaged
-        with pytest.raises(HiwlError, match=f"{IMAGES_ARCHIVE}: Kaggle sent a damaged file"):
-            download(api)
-        assert not PART.exists() and not list(OUT.iterdir())
+    api.files[IMAGES_ARCHIVE] = whole[:3000] + b"damage" + whole[3006:]
+    assert f"{IMAGES_ARCHIVE}: Kaggle sent a damaged file" in refused()
     api.files[IMAGES_ARCHIVE] = whole
-    download(api)
-    assert arrived() == api.files
+    bring()
+    assert RAW_IMAGES.read_bytes() == whole
 
 
-def test_archives_downloaded_by_hand_are_copied_and_checked(api: Api) -> None:
+def test_archives_downloaded_by_hand_are_copied_and_checked(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIWL_KAGGLE_FOLDER", "by_hand")
     by_hand = Path("by_hand")
     by_hand.mkdir()
     (by_hand / IMAGES_ARCHIVE).write_bytes(api.files[IMAGES_ARCHIVE])
-    with pytest.raises(HiwlError, match=f"HIWL_KAGGLE_FOLDER: by_hand/{VOTES_ARCHIVE}: not found"):
-        kaggle.download(OUT, None, "http://no.server", by_hand)
+    assert f"by_hand/{VOTES_ARCHIVE}: not found" in refused()
     (by_hand / VOTES_ARCHIVE).write_bytes(api.files[VOTES_ARCHIVE])
-    kaggle.download(OUT, None, "http://no.server", by_hand)
-    assert arrived() == api.files
+    bring()
+    assert RAW_IMAGES.read_bytes() == api.files[IMAGES_ARCHIVE]
     assert (by_hand / IMAGES_ARCHIVE).stat().st_nlink == 1
+    assert not api.ranges
+    RAW_IMAGES.unlink()
     (by_hand / VOTES_ARCHIVE).write_bytes(api.files[VOTES_ARCHIVE][:-30])
-    with pytest.raises(HiwlError, match=f"HIWL_KAGGLE_FOLDER: by_hand/{VOTES_ARCHIVE}: damaged"):
-        kaggle.download(OUT, None, "http://no.server", by_hand)
+    assert f"by_hand/{VOTES_ARCHIVE}: damaged" in refused()
 
 
 @pytest.mark.parametrize(
@@ -277,11 +220,9 @@ def test_what_the_archives_hold_is_checked(tmp_path: Path, images: int, rows: in
         kaggle.verify(tmp_path / IMAGES_ARCHIVE, tmp_path / VOTES_ARCHIVE, ROWS)
 
 
-@pytest.mark.parametrize(
-    ("members", "said"), [({"readme": b""}, "holds no .csv"), ({"a.csv": b"id\n1\n"}, "no column GalaxyID")]
-)
-def test_a_table_that_is_none(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
+def test_a_table_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(competition()[IMAGES_ARCHIVE])
-    (tmp_path / "votes.zip").write_bytes(zipped(members))
-    with pytest.raises(HiwlError, match=said):
-        kaggle.verify(tmp_path / "images.zip", tmp_path / "votes.zip", ROWS)
+    for members, said in (({"readme": b""}, "holds 0 tables"), ({"a.csv": b"id\n1\n"}, "no column GalaxyID")):
+        (tmp_path / "votes.zip").write_bytes(zipped(members))
+        with pytest.raises(HiwlError, match=said):
+            kaggle.verify(tmp_path / "images.zip", tmp_path / "votes.zip", ROWS)

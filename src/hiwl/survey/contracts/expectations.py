@@ -41,14 +41,14 @@ class AnswersSumToWhatReachedTheTask(MulticolumnMapMetricProvider):  # type: ign
         tolerance: float,
         **_: object,
     ) -> "pd.Series[bool]":
-        if reached_by is None:
-            return (column_list.sum(axis=1, skipna=False) - 1).abs() <= tolerance
-        answers = column_list.drop(columns=reached_by)
-        return (answers.sum(axis=1, skipna=False) - column_list[reached_by]).abs() <= tolerance
+        answers = column_list.drop(columns=reached_by or [])
+        reached = 1 if reached_by is None else column_list[reached_by]
+        fits: pd.Series[bool] = (answers.sum(axis=1, skipna=False) - reached).abs() <= tolerance
+        return fits | answers.isna().all(axis=1)
 
 
 class ExpectAnswersSumToWhatReachedTheTask(MulticolumnMapExpectation):  # type: ignore[misc]
-    """Expect a task's answers to sum to the fraction of votes that reached the task.
+    """Expect a task's answers to sum to the fraction of votes that reached the task, or all of them to be unknown.
 
     `column_list` holds the answers' columns and the one that reaches the task; `reached_by` names the latter
     (None: everyone reached the task, the sum is 1); `tolerance` is the largest difference allowed.
@@ -61,20 +61,35 @@ class ExpectAnswersSumToWhatReachedTheTask(MulticolumnMapExpectation):  # type: 
     success_keys = ("mostly", "reached_by", "tolerance")
 
 
-def votes_expectations() -> list[Expectation]:
-    """What the raw table must be: the competition's columns in order, then `has_image`, true for each galaxy.
-
-    Types are exact (int64, float64, bool), nothing is missing, galaxies are unique, fractions lie in [0, 1],
-    and every task's answers sum to what reached the task within `votes.SUM_TOLERANCE`.
-    """
-    types = {ID: "int64", **dict.fromkeys(votes.COLUMNS, "float64"), HAS_IMAGE: "bool"}
+def survey_expectations() -> list[Expectation]:
+    """What the raw table of any survey must be: each galaxy once, with an ID and a picture."""
     return [
-        gxe.ExpectTableColumnsToMatchSet(column_set=list(types)),  # says which are missing,
-        gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(types)),  # which only tells that some are
-        *(gxe.ExpectColumnValuesToBeOfType(column=column, type_=kind) for column, kind in types.items()),
-        *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in types),
+        gxe.ExpectColumnToExist(column=ID),
+        gxe.ExpectColumnValuesToNotBeNull(column=ID),
         gxe.ExpectColumnValuesToBeUnique(column=ID),
         gxe.ExpectColumnValuesToBeInSet(column=HAS_IMAGE, value_set=[True]),
+    ]
+
+
+def labels_expectations() -> list[Expectation]:
+    """Of a survey by label: each galaxy has a class."""
+    return [gxe.ExpectColumnToExist(column="class"), gxe.ExpectColumnValuesToNotBeNull(column="class")]
+
+
+def votes_expectations(some: bool = False) -> list[Expectation]:
+    """What votes must be, whatever table brings them: the competition's columns, of numbers, whole or not.
+
+    The first task's answers are known, of `some` galaxies at least; fractions lie in [0, 1]; every task's answers sum
+    to what reached the task within `votes.SUM_TOLERANCE`, or all of them are unknown.
+    """
+    first = [] if some else votes.TASKS[1].columns(1)
+    return [
+        gxe.ExpectTableColumnsToMatchSet(column_set=votes.COLUMNS, exact_match=False),
+        *(
+            gxe.ExpectColumnValuesToBeInTypeList(column=column, type_list=["float64", "int64"])
+            for column in votes.COLUMNS
+        ),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in first),
         *(gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=1) for column in votes.COLUMNS),
         *(
             ExpectAnswersSumToWhatReachedTheTask(

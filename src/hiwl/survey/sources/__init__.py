@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hiwl.core.section import Section
+from hiwl.survey.published import Fractions
 
 
 class Simulated(Section):
@@ -23,11 +24,19 @@ class Files(Section):
 
     kind: Literal["files"]
     table: Literal["votes", "labels"]
-    """Whether the table holds the 37 vote fractions or `GalaxyID,class`."""
+    """Whether the table holds votes (of the competition or of Galaxy Zoo 2's catalogue), or a class for each galaxy."""
+    id: str | None = None
+    """The column that names the pictures; null: `GalaxyID`."""
+    label: str | None = None
+    """The column of the class; null: `class`."""
+    fractions: Fractions = "debiased"
+    """Which of the catalogue's fractions are taken for the votes."""
+    galaxies: int | None = Field(None, gt=0)
+    """How many rows of the table have a picture, where the others are to be passed over; null: all of them must."""
     images_sha256: str | None = None
     table_sha256: str | None = None
-    """What the files contain (of a folder: the archive that the stage makes of it). Where it is null or another, the
-    stage stops and says what it found."""
+    """What the files contain (of a folder: the list that `sha256sum` gives). `hiwl survey` writes it down; where it is
+    null or another, the stage stops and says so."""
     votes_sha256: str | None = None
     """To a table of labels, the votes on those of its galaxies that a second table (HIWL_VOTES) knows; null: none."""
 

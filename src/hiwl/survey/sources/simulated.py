@@ -271,6 +271,12 @@ def _ordered(value: float, bounds: tuple[float, ...], width: float) -> Array:
 
 def draw_picture(galaxy: Galaxy, rng: np.random.Generator) -> bytes:
     """The galaxy's picture as the competition has it: a JPEG of 424 x 424 pixels."""
+    field = Image.open(_jpeg(Image.fromarray(stretch(draw_light(galaxy, rng))), 90, progressive=False))
+    return _jpeg(field.resize((SIDE, SIDE), Image.Resampling.BICUBIC), 75, progressive=True).getvalue()
+
+
+def draw_light(galaxy: Galaxy, rng: np.random.Generator) -> Pixels:
+    """The galaxy's field with its noise, (3, side, side): nanomaggies of each of SDSS's pixels in i, r and g."""
     side = 2 * round(FRAME * galaxy.radius / PIXEL / 2)
     psf = galsim.Moffat(beta=BETA, fwhm=galaxy.seeing, gsparams=LOOSE)
     light = _disk_light(galaxy, psf, side, rng) if galaxy.disk else _ellipsoid_light(galaxy, psf, side)
@@ -280,12 +286,11 @@ def draw_picture(galaxy: Galaxy, rng: np.random.Generator) -> bytes:
         light[band] = scipy.ndimage.shift(light[band], rng.normal(0, 0.2, 2), order=1, mode="nearest")
     light += rng.normal(0, 0.01, (3, 1, 1)) / SCALES  # how well the sky was subtracted
     noise = SKY_NOISE * np.sqrt(1 + np.maximum(light, 0) / SKY_LIGHT)
-    field = Image.fromarray(_stretch(light + noise * rng.standard_normal(light.shape, np.float32)))
-    field = Image.open(_jpeg(field, 90, progressive=False))
-    return _jpeg(field.resize((SIDE, SIDE), Image.Resampling.BICUBIC), 75, progressive=True).getvalue()
+    drawn: Pixels = light + noise * rng.standard_normal(light.shape, np.float32)
+    return drawn
 
 
-def _stretch(light: Pixels) -> NDArray[np.uint8]:
+def stretch(light: Pixels) -> NDArray[np.uint8]:
     """Lupton et al.'s colour-preserving asinh stretch of the bands i, r, g to red, green, blue."""
     scaled = np.maximum(light * SCALES + SKY_LEVEL, 0)
     mean = scaled.mean(axis=0) + 1e-6
