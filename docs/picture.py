@@ -10,11 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
-from hiwl.survey.archives import members
+from hiwl.survey.pictures import look
+from hiwl.survey.tables import read_table
 
 NAMES = {
     "CRS": "completely round",
@@ -29,15 +29,15 @@ SIDE, EACH = 150, 3
 def main() -> None:
     if json.loads(RAW_MANIFEST.read_text())["source"] != "simulated":
         sys.exit(f"{RAW_MANIFEST}: not a simulated survey")
-    clean = pd.read_csv(CLEAN_TABLE)
+    clean = read_table(CLEAN_TABLE)
     sheet = Image.new("RGB", (SIDE * len(NAMES), SIDE * EACH + 22), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     with zipfile.ZipFile(RAW_IMAGES) as archive:
-        names = members(RAW_IMAGES)
+        names = look(RAW_IMAGES)
         for column, (name, words) in enumerate(NAMES.items()):
             pen.text((column * SIDE + SIDE / 2, 11), f"{name}: {words}", "black", font, "mm")
             for row, galaxy in enumerate(clean.loc[clean["class"] == name, "GalaxyID"][:EACH]):
-                content = archive.read(names[galaxy])
+                content = archive.read(str(names.of(galaxy)))
                 picture = Image.open(io.BytesIO(content)).crop((84, 84, 340, 340)).resize((SIDE, SIDE))
                 sheet.paste(picture, (column * SIDE, row * SIDE + 22))
                 if (name, row) == ("SPI", 0):

@@ -20,7 +20,8 @@ from PIL import Image
 import hiwl
 from hiwl.core.layout import CLEAN_TABLE, RAW_IMAGES, RAW_MANIFEST
 from hiwl.measure.intervals import wilson
-from hiwl.survey.archives import members
+from hiwl.survey.pictures import look
+from hiwl.survey.tables import read_table
 
 CLASSES = ["CRS", "IBS", "CSS", "EO", "SPI"]
 SIDE, EACH = 132, 5
@@ -29,10 +30,10 @@ SIDE, EACH = 132, 5
 def main(model: str, *real: str) -> None:
     if json.loads(RAW_MANIFEST.read_text())["source"] != "simulated":
         sys.exit(f"{RAW_MANIFEST}: not a simulated survey")
-    clean = pd.read_csv(CLEAN_TABLE)
-    names = members(RAW_IMAGES)
+    clean = read_table(CLEAN_TABLE)
+    names = look(RAW_IMAGES)
     with zipfile.ZipFile(RAW_IMAGES) as archive:
-        pictures = [archive.read(names[galaxy]) for galaxy in clean["GalaxyID"]]
+        pictures = [archive.read(str(names.of(galaxy))) for galaxy in clean["GalaxyID"]]
     answers = hiwl.load(model)(pictures)["answer"]
     right = int((answers == clean["class"]).sum())
     low, high = wilson(right, len(clean))
@@ -54,19 +55,19 @@ def main(model: str, *real: str) -> None:
     Path("docs/simulated.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     if real:
-        beside(clean, Path(real[0]), pd.read_csv(real[1]))
+        beside(clean, Path(real[0]), read_table(Path(real[1])))
 
 
 def beside(clean: pd.DataFrame, real_images: Path, real_table: pd.DataFrame) -> None:
     sheet = Image.new("RGB", (SIDE * (2 * EACH) + 10, SIDE * len(CLASSES)), "white")
     for half, (archive_path, table) in enumerate(((RAW_IMAGES, clean), (real_images, real_table))):
-        names = members(archive_path)
+        names = look(archive_path)
         with zipfile.ZipFile(archive_path) as archive:
             for row, name in enumerate(CLASSES):
                 for column, galaxy in enumerate(
                     table.loc[table["class"] == name, "GalaxyID"].sample(EACH, random_state=1)
                 ):
-                    picture = Image.open(io.BytesIO(archive.read(names[galaxy])))
+                    picture = Image.open(io.BytesIO(archive.read(str(names.of(galaxy)))))
                     left, top = (picture.width - 256) // 2, (picture.height - 256) // 2
                     picture = picture.crop((left, top, left + 256, top + 256)).resize((SIDE, SIDE))
                     sheet.paste(picture, ((half * EACH + column) * SIDE + 10 * half, row * SIDE))

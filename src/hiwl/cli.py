@@ -44,13 +44,13 @@ COMMANDS = {
         "verbs",
         "look at your own pictures and table, and write them down as a survey in conf/survey",
         {
-            "name": {"help": "what to call it: small letters, digits and '-'"},
+            "name": {"help": "what to call it: lower-case letters, digits and '-'"},
             "images": {"help": "a folder or a zip archive of pictures"},
             "table": {"help": "a table (CSV or the like) of classes or votes"},
             "--votes": {"metavar": "FILE", "help": "beside a table of classes, the votes on some of its galaxies"},
             "--id": {
                 "metavar": "COLUMN",
-                "help": "the column that names the pictures; else the one that does for most",
+                "help": "the column that names the pictures (default: the one that names most)",
             },
             "--label": {"metavar": "COLUMN", "help": "the column of the class"},
         },

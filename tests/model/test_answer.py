@@ -8,7 +8,7 @@ import pytest
 import hiwl
 from hiwl.core.errors import HiwlError
 from hiwl.model.answer import Model
-from pictures import encode, jpeg, noise
+from pictures import encode, fits, jpeg, noise
 from project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,28 @@ def test_other_columns_of_the_table_come_back_in_front_of_the_answers(model: Mod
     assert answers["error"].isna().all()
     shares = answers[[f"p_{name}" for name in model.classifier.tree.classes]].to_numpy(float)
     assert shares.sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_simulated_galaxies_get_one_answer_as_jpeg_and_as_fits_of_three_bands_or_one() -> None:
+    from PIL import Image
+
+    from hiwl.survey.sources import Simulated, simulated
+
+    params, files = Simulated(galaxies=100, seed=5, volunteers=44), []
+    for number in (1, 2, 3, 4, 5, 6, 7, 8):
+        rng = simulated.galaxy_generator(params, number)
+        galaxy = simulated.draw_galaxy(rng)
+        light = simulated.draw_light(galaxy, rng)
+        size = (simulated.SIDE, simulated.SIDE)
+        bands = np.stack([np.asarray(Image.fromarray(band).resize(size)) for band in light.astype(np.float32)])
+        colours = np.asarray(Image.fromarray(simulated.stretch(light)).resize(size))
+        files.append((encode(colours, "JPEG"), fits(bands[::-1, ::-1]), fits(bands[1, ::-1])))
+    as_jpeg, *as_fits = (hiwl.load("small")(kind) for kind in zip(*files, strict=True))
+    sure = as_jpeg["probability"].astype(float) > 0.9
+    assert sure.sum() >= 5
+    in_colours, in_grey = ((answers["answer"] == as_jpeg["answer"])[sure] for answers in as_fits)
+    assert in_colours.all()
+    assert in_grey.mean() >= 0.8  # 182 of 185 in a larger sample
 
 
 def test_what_cannot_be_read_is_a_row_that_says_so(model: Model, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_a_fits_file_without_a_usable_picture_is_told_so() -> None:
     for content, said in (
         (fits(np.zeros((2, 9, 9))), r"2 planes; pack\.fits\.bands asks for \(3, 2, 1\)"),
         (fits(None), "without a picture"),
+        (gzip.compress(fits(np.zeros((300, 500, 500), np.uint8)), 1), "at most 16777216"),
         (fits(np.zeros((3, 99, 99)))[:4000], "truncated"),
         (b"\x1f\x8b not gzip", "truncated or damaged"),
         (encode(np.zeros((9, 9), np.float32), "TIFF"), "physical values"),

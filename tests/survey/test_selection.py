@@ -48,6 +48,20 @@ ON_A_THRESHOLD = {
 }
 
 
+def test_nothing_selected_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: dict[str, Any]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, text in (
+        (Path("params.yaml"), yaml.safe_dump(committed)),
+        (RAW_MANIFEST, json.dumps({"table": "votes"})),
+        (RAW_TABLE, pd.DataFrame([{ID: "a"} | ON_A_THRESHOLD["Class7.1"]]).to_csv(index=False)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with pytest.raises(HiwlError, match="none of 1 galaxies is selected"):
+        select.main()
+    assert not CLEAN_TABLE.exists()
+
+
 def competition() -> pd.DataFrame:
     """A made-up valid table with the competition's number of rows and the paper's number of each class."""
     rows = [CLEAR[name] for name, number in PAPER.items() for _ in range(number)]

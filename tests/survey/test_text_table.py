@@ -57,6 +57,8 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "comments": lambda text: ("#Table1\n# made by hand\n" + text).encode(),
     "a header after #": lambda text: ("# " + text).encode(),
     "blank lines": lambda text: text.replace("\n", "\n\n").encode() + b",,\n",
+    "a comment with as many commas": lambda text: ("# galaxies, from, SDSS\n\n" + text).encode(),
+    "ECSV": lambda text: ("# %ECSV 1.0\n# ---\n# - {name: a, x: 1, y: 2}\n" + text).encode(),
     "quotes": lambda text: text.replace("SPI", '"SPI"').replace("Müller", '" Müller "').encode(),
     "no end of line": lambda text: text.rstrip("\n").encode(),
 }
@@ -74,9 +76,10 @@ def test_a_table_is_read_whatever_its_form(form: str, tmp_path: Path) -> None:
         (b"\n \n", "empty"),
         (b"GalaxyID,class\n", r"a header \(GalaxyID, class\) and no rows"),
         (b"a,b\n1,2\n3\n", "row 2 has 1 cells and the header 2"),
+        (b"n,GalaxyID,class\n1,101,S,\n", "row 1 has 4 cells and the header 3"),
         (b"a,b\n1,2\n3,4,5\n", "row 2 has 3 cells and the header 2"),
         (b'a,b\n1,"2\n3,4\n', "quote"),
-        (b"a,b,a\n1,2,3\n", "column a stands there twice"),
+        (b"a,b,a\n1,2,3\n", "column a appears twice"),
         (b"PAR1....", "a Parquet file"),
         (b"SIMPLE  =     T", "a FITS file"),
         (b'<?xml version="1.0"?>', "XML"),
@@ -117,7 +120,17 @@ def test_any_cells_come_back_as_text(tmp_path: Path, cells: list[list[str]], sep
 @given(st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes) -> None:
-    for start in (b"", b"GalaxyID,class\n", b"PK\x03\x04", b"\x1f\x8b", b"\xff\xfe", b"#"):
+    for start in (
+        b"",
+        b"GalaxyID,class\n",
+        b"PK\x03\x04",
+        b"\x1f\x8b",
+        b"\xff\xfe",
+        b"#",
+        b"# x\n\n",
+        b"PK,a\n",
+        b"par1,x\n",
+    ):
         try:
             read(tmp_path, start + content)
         except HiwlError as error:

@@ -10,11 +10,12 @@ import yaml
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import CLEAN_TABLE, ID, RAW_TABLE
 from hiwl.core.settings import settings
-from hiwl.core.tables import read_table
 from hiwl.params import check_params
 from hiwl.stages import raw, select
+from hiwl.studies import plan
 from hiwl.studies.plan import compose
 from hiwl.survey import published
+from hiwl.survey.tables import read_table
 from hiwl.survey.votes import TASKS
 from hiwl.verbs import survey
 from pictures import jpeg
@@ -40,6 +41,7 @@ def look(mine: Path, table: pd.DataFrame, name: str = "mine", **options: str) ->
     table.to_csv(mine / "table.csv", index=False)
     given = {"votes": None, "id": None, "label": None} | options
     survey.main(name, str(mine / "cutouts"), str(mine / "table.csv"), **given)
+    plan._composed.cache_clear()  # in life, each command is a process
 
 
 def run(name: str = "mine") -> pd.DataFrame:
@@ -82,6 +84,35 @@ def test_other_classes_bring_a_tree_of_their_own_which_is_kept(mine: Path) -> No
     assert compose(["survey=mine", "hierarchy=flat"])["hierarchy"]["name"] == "flat"
 
 
+def test_an_edited_survey_keeps_its_edits(mine: Path) -> None:
+    table = pd.DataFrame({"id": IDS, "class": ["CRS", "EO"] * 3, "kind": ["a", "b", "c"] * 2})
+    look(mine, table, label="kind")
+    path = Path("conf/survey/mine.yaml")
+    path.write_text(path.read_text().replace("hiwl-mine", "better-name"))
+    with pytest.raises(HiwlError, match="something else") as told:
+        (mine / "table.csv").write_text(table[:5].to_csv(index=False))
+        run()
+    command = str(told.value).splitlines()[1].split()
+    assert command[1:3] == ["survey", "mine"] and command[-4:] == ["--id", "id", "--label", "kind"]
+    look(mine, table[:5])
+    params = compose(["survey=mine"])
+    assert params["register"]["name"] == "better-name"
+    assert params["select"]["expected"] == {"a": 2, "b": 2, "c": 1}
+
+
+def test_the_column_of_the_id_names_each_picture_once(mine: Path) -> None:
+    for number in range(1, 7):
+        (mine / f"cutouts/batch 1/{number}.jpg").write_bytes(jpeg(number))
+    table = pd.DataFrame({"arms": [2, 2, 3, 1, 2, 2], "rank": range(1, 7), "id": [3, 1, 2, 6, 5, 4]})
+    table["class"] = list("aabbcc")
+    with pytest.raises(HiwlError, match=r"rank and id name as many pictures .6.: say with --id"):
+        look(mine, table)
+    look(mine, table, id="id")
+    assert run().set_index(ID)["class"].to_dict() == dict(zip("312654", "aabbcc", strict=True))
+    look(mine, table.rename(columns={"id": ID}), name="other")
+    assert compose(["survey=other"])["raw"]["source"]["id"] == ID
+
+
 def test_rows_without_a_picture_are_counted_and_passed_over(mine: Path) -> None:
     table = pd.DataFrame({"id": [*IDS, "1", "2"], "class": ["CRS", "EO"] * 4})
     look(mine, table)
@@ -122,14 +153,17 @@ def test_the_published_catalogue_is_read_as_votes_of_enough_people(mine: Path) -
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [
-        ({"id": ["1", "2"], "class": ["a", "b"]}, {}, "names a picture of"),
+        ({"id": ["1", "2"], "class": ["a", "b"]}, {}, r"no column .id, class. names a picture of"),
         ({"id": IDS, "class": ["a"] * 6}, {}, "two classes are needed"),
         ({"id": IDS, "class": ["a", "b c"] * 3}, {}, "'b c' is not a name"),
         ({"id": IDS, "z": ["0.1"] * 6}, {}, "--label"),
-        ({"id": IDS, "class": ["a", "b"] * 3}, {"id": "name"}, "has no column name"),
+        ({"id": IDS, "class": ["a", "b"] * 3}, {"id": "name"}, "no column name"),
         ({"id": [*IDS[:5], ""], "class": ["a", "b"] * 3}, {}, "no id in row 6"),
-        ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "My survey"}, "small letters"),
+        ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "My survey"}, "lower-case letters"),
         ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "simulated"}, "take another name"),
+        ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "labels"}, "take another name"),
+        ({"id": [*IDS[:5], IDS[0]], "class": ["a", "b"] * 3}, {}, "appears twice"),
+        ({"id": IDS, "class": ["a", "b", ""] * 2}, {}, "no class in row 3, 6"),
     ],
 )
 def test_what_is_no_survey_is_told_and_nothing_is_written(

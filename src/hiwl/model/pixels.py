@@ -2,7 +2,7 @@
 
 import gzip
 import io
-import warnings
+import math
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -84,8 +84,7 @@ def decode(content: bytes, params: PackParams) -> Decoded:
     if content.startswith((FITS, GZIP)):
         return _central(Image.fromarray(_stretched(content, params.fits)), params)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what a decoder finds odd and reads
-            picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF", "WEBP"))
+        picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF", "WEBP"))
     except Image.DecompressionBombError:
         raise BadImageError(f"too many pixels; at most {MAX_PIXELS} in all are taken") from None
     except Exception:  # whatever a decoder stumbles over, it is the picture that is bad
@@ -117,14 +116,12 @@ def _check_size(width: int, height: int) -> None:
 
 def _in_colours(picture: Image.Image) -> Image.Image:
     try:
-        with warnings.catch_warnings(action="ignore"):
-            if picture.mode.startswith("I"):  # 16 bits of grey
-                return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-            if picture.has_transparency_data:
-                over = picture.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
-            picture.load()
-            return picture
+        if picture.mode.startswith("I"):  # 16 bits of grey
+            return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if picture.has_transparency_data:
+            over = picture.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+        return picture.convert("RGB")
     except Exception:
         raise BadImageError("truncated or damaged") from None
 
@@ -159,10 +156,10 @@ def _stretched(content: bytes, params: Stretch) -> Pixels:
         if content.startswith(GZIP):
             with gzip.open(io.BytesIO(content)) as packed:
                 content = packed.read(8 * MAX_BYTES)
-        with warnings.catch_warnings(action="ignore"), fits.open(io.BytesIO(content)) as units:
-            shapes = [unit.shape if unit.is_image else () for unit in units]
+        with fits.open(io.BytesIO(content)) as units:
+            shapes: list[tuple[int, ...]] = [unit.shape if unit.is_image else () for unit in units]
             number = next(number for number, shape in enumerate(shapes) if len(shape) in (2, 3) and 0 not in shape)
-            _check_size(*shapes[number][:-3:-1])
+            _check_size(shapes[number][-1], math.prod(shapes[number][:-1]))
             planes = np.atleast_3d(np.asarray(units[number].data, np.float32).T).T
     except BadImageError:
         raise

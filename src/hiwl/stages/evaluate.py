@@ -44,9 +44,7 @@ def main() -> None:
     record = choice.finished(measured)
     counted = choice.data["counts"] | {"test": len(labels)}
     record = record.model_copy(update={"data": choice.data | {"counts": counted}})
-    answers = with_given(
-        answers_table(galaxies, labels, routed, classes), pd.read_csv(RAW_TABLE, dtype=str, keep_default_na=False)
-    )
+    answers = with_given(answers_table(galaxies, labels, routed, classes))
     with scratch_folder(REPORTS / "evaluation") as beside:
         write_json(beside / "test.json", measured)
         per_class.to_csv(beside / "per_class.csv", index=False)
@@ -79,9 +77,10 @@ def answers_table(galaxies: list[str], labels: Ints, routed: Routed, classes: li
     return table
 
 
-def with_given(answers: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """`answers`, with the columns of the survey's `table` that are neither classes nor votes."""
-    given = table[[column for column in table if column not in ("class", *votes.BY_VOLUNTEERS)]]
+def with_given(answers: pd.DataFrame) -> pd.DataFrame:
+    """`answers`, with the columns of the survey's table that are neither classes nor votes, as they stand there."""
+    ours = {"class", *votes.BY_VOLUNTEERS}
+    given = pd.read_csv(RAW_TABLE, dtype=str, keep_default_na=False, usecols=lambda column: column not in ours)
     names = [str(column) for column in given if column != ID]
     taken = {name: f"given_{name}" for name in names if name in answers or name.startswith("p_")}
     return answers.merge(given.rename(columns=taken), on=ID, how="left", validate="one_to_one")

@@ -13,11 +13,11 @@ from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN_TABLE, ID, PACKED, PACKED_IMAGES, PACKED_INDEX, RAW_IMAGES
 from hiwl.core.section import read_section
 from hiwl.core.settings import settings
-from hiwl.core.tables import read_table
 from hiwl.model.pixels import PackParams
 from hiwl.survey import contracts
 from hiwl.survey.packing import pack
 from hiwl.survey.pictures import look_into_archive
+from hiwl.survey.tables import read_table
 
 
 def main() -> None:

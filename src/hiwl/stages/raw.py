@@ -9,10 +9,10 @@ import pandas as pd
 from hiwl.core.files import sha256, write_json
 from hiwl.core.layout import ID, RAW, RAW_IMAGES, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
-from hiwl.core.tables import read_table
 from hiwl.survey import contracts
 from hiwl.survey.pictures import look_into_archive
 from hiwl.survey.sources import Files, Kaggle, RawParams, Simulated
+from hiwl.survey.tables import read_table
 
 
 def main() -> None:

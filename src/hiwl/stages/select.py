@@ -12,9 +12,9 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN, CLEAN_TABLE, ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
-from hiwl.core.tables import in_order, read_table
 from hiwl.survey import contracts
 from hiwl.survey.selection import SelectParams, labelled, select
+from hiwl.survey.tables import in_order, read_table
 
 
 def main() -> None:
@@ -25,9 +25,9 @@ def main() -> None:
         clean = labelled(table, params.rules)
     else:
         clean = select(table, params.rules, params.volunteers)
-    clean = in_order(clean)
     if clean.empty:
         raise HiwlError(f"none of {len(table)} galaxies is selected: their votes reach no class of select.rules")
+    clean = in_order(clean)
     check(clean, params)
     with replacing(CLEAN_TABLE) as beside:
         clean.to_csv(beside, index=False)

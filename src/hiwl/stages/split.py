@@ -10,9 +10,9 @@ import pandas as pd
 from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN_TABLE, ID, SPLITS, SPLITS_TABLE
 from hiwl.core.section import read_section
-from hiwl.core.tables import read_table
 from hiwl.survey import contracts
 from hiwl.survey.splits import NAMES, SplitParams, counts, split
+from hiwl.survey.tables import read_table
 
 
 def main() -> None:

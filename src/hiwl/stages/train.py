@@ -28,7 +28,7 @@ from hiwl.core.section import check_unchanged, read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
-from hiwl.survey import packed
+from hiwl.survey import packed, tables
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
 from hiwl.training.params import TrainParams
@@ -137,6 +137,7 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
     paths = [
         *(path for name in CODE for path in package.glob(f"{name}/**/*.py")),
         Path(packed.__file__),
+        Path(tables.__file__),
         Path(__file__),
     ]
     code = {str(path.relative_to(package)): sha256(path) for path in paths}

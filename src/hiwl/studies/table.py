@@ -26,12 +26,12 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
 from hiwl.core.layout import ID
 from hiwl.core.record import Kept, Record, results
-from hiwl.core.tables import read_table
 from hiwl.measure.metrics import measure
 from hiwl.model.calibration import calibration_error
 from hiwl.model.tree import Tree
 from hiwl.studies.plan import Planned, Study, definition_of, on_record
 from hiwl.survey.splits import SplitParams, counts
+from hiwl.survey.tables import read_table
 from hiwl.training.schedule import accuracies
 
 GROUPS = ("CRS IBS SPI", "CSS EO")
@@ -84,8 +84,8 @@ def describe(kept: Kept, tested: bool) -> dict[str, Any]:
 def answers_of(file: str) -> pd.DataFrame:
     """By GalaxyID, of the run in `file` of ``results``: `label`, `answer` and `p_<class>` of every test galaxy."""
     path = (results() / file).with_suffix(".answers.csv.gz")
-    table = read_table(path).set_index(ID)
-    return table.rename(columns={"class": "label"})  # as the first records call it
+    table = read_table(path).rename(columns={"class": "label"}).set_index(ID)  # as the first records call it
+    return table[["label", "answer", *(name for name in table if str(name).startswith("p_"))]]
 
 
 def is_right(file: str) -> "pd.Series[bool]":

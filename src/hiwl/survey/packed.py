@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hiwl.core.layout import ID, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
-from hiwl.core.tables import in_order, read_table
 from hiwl.model.tree import Ints, Tree
+from hiwl.survey.tables import in_order, read_table
 
 
 class Part(NamedTuple):

@@ -60,6 +60,11 @@ class Pictures:
             )
         return named[0] if named else None
 
+    def spellings(self) -> set[str]:
+        """What a table may call a galaxy that is pictured: with or without folders and suffix."""
+        names = {slashed(name) for name in self.files}
+        return self._by_tail.keys() | names | {posixpath.basename(name) for name in names}
+
     def knows(self, galaxy: str) -> bool:
         """Whether a file shows `galaxy`."""
         return galaxy in self._by_tail
@@ -96,7 +101,7 @@ def look(source: Path) -> Pictures:
     """
     pictures = _look_into_folder(source) if source.is_dir() else look_into_archive(source)
     if not pictures.files:
-        raise HiwlError(pictures.in_words())
+        raise HiwlError(f"{pictures.in_words()}\nPictures end in {', '.join(SUFFIXES)}")
     return pictures
 
 
@@ -113,7 +118,8 @@ def look_into_archive(archive: Path) -> Pictures:
         if isinstance(error, OSError) and error.filename:
             raise
         raise HiwlError(
-            f"{archive}: not a zip archive, or a truncated one; of another kind, unpack it and give the folder"
+            f"{archive}: not a zip archive, or a truncated one. If it is an archive of another kind, unpack it and "
+            "give the folder"
         ) from None
     taken, passed_over = _sort_out([member.filename for member in members])
     files: dict[str, object] = {}
@@ -154,7 +160,7 @@ def _walk(folder: Path, passed_over: PassedOver) -> Iterator[Path]:
     seen: set[str] = set()
     for above, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         if (real := os.path.realpath(above)) in seen:
-            passed_over.setdefault("folders that stand there twice by links", []).append(above)
+            passed_over.setdefault("folders reached again through a link", []).append(above)
             folders.clear()
             continue
         seen.add(real)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.section import Section
-from hiwl.core.tables import in_order
+from hiwl.survey.tables import in_order
 
 NAMES = ("training", "validation", "test")
 

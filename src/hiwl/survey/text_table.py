@@ -50,11 +50,11 @@ def read_text_table(path: Path) -> pd.DataFrame:
     separator = _separator(_first_line(text)[0])
     header, first = ([*islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), 2), [], []])[:2]
     names = [name.strip() for name in header]
-    if len(first) == len(names) + 1 and names[-1] != "":
+    if len(first) == len(names) + 1 and "" not in (names[-1], first[-1]):
         names = ["", *names]  # R writes the names of rows without a name for their column
     named = [name for name in names if name]
     if twice := {name for name in named if named.count(name) > 1}:
-        raise HiwlError(f"{path}: column {', '.join(sorted(twice))} stands there twice; rename one")
+        raise HiwlError(f"{path}: column {', '.join(sorted(twice))} appears twice; rename one")
     columns = [name or f"\0{number}" for number, name in enumerate(names)]
     table = _parse(path, text, separator, columns).drop(columns=[c for c in columns if c.startswith("\0")])
     for name in table:
@@ -75,12 +75,15 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _without_comments(text: str) -> str:
-    """From the header on, which may itself begin with `#`."""
+    """From the header on, which may itself begin with `#`, if what follows it is no header."""
+    is_ecsv = text.startswith("# %ECSV")
     while text.startswith("#"):
         line, rest = _first_line(text)
+        rest = rest.lstrip("\r\n")
         following, _ = _first_line(rest)
         separator = _separator(following)
-        if not following.startswith("#") and len(_cells(line, separator)) == len(_cells(following, separator)) > 1:
+        cells, first = _cells(line, separator), _cells(following, separator)
+        if len(cells) == len(first) > 1 and not is_ecsv and any(cell[:1].isdigit() for cell in first):
             return text.lstrip("# ")
         if not rest:
             break
@@ -121,7 +124,8 @@ def _parse(path: Path, text: str, separator: str, columns: list[str]) -> pd.Data
 def _text(path: Path) -> str:
     content = _unpacked(path)
     for start, kind in KINDS.items():
-        if content.lstrip()[: len(start)].lower() == start.lower():
+        begin = content.lstrip()[: len(start)]
+        if begin == start or (start.startswith(b"<") and begin.lower() == start.lower()):
             raise HiwlError(f"{path}: {kind} and not a table of text; {AS_CSV}")
     if not content.strip():
         raise HiwlError(f"{path}: empty")
@@ -148,11 +152,11 @@ def _unpacked(path: Path) -> bytes:
     try:
         if content.startswith(b"\x1f\x8b"):
             return gzip.decompress(content)
-        if content.startswith(b"BZh"):
+        if content.startswith(b"BZh") and content[4:10] == b"1AY&SY":
             return bz2.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise HiwlError(f"{path}: damaged ({error}); get it anew") from None
-    return _only_table_in(path, content) if content.startswith(b"PK") else content
+    return _only_table_in(path, content) if content.startswith(b"PK\x03\x04") else content
 
 
 def _only_table_in(path: Path, content: bytes) -> bytes:

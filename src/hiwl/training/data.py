@@ -9,9 +9,9 @@ from torch import Tensor
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
 from hiwl.core.layout import CLEAN_TABLE, ID, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
-from hiwl.core.tables import read_table
 from hiwl.model.tree import Tree
 from hiwl.survey.packed import read_images, read_packed
+from hiwl.survey.tables import read_table
 from hiwl.training.params import Shuffled, Weighted
 
 

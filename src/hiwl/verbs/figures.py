@@ -24,13 +24,13 @@ from hiwl.core.files import replacing, replacing_folder, write_json
 from hiwl.core.layout import CHOICE, FIGURES, ID, RAW_MANIFEST, REPORTS
 from hiwl.core.record import Record, check_data, read_evaluated, results_folder, stem
 from hiwl.core.settings import settings
-from hiwl.core.tables import in_order, read_table
 from hiwl.measure import gradcam, tsne
 from hiwl.measure.intervals import in_words
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.classifier import Classifier
 from hiwl.model.tree import Tree
 from hiwl.survey.packed import read_images, read_packed
+from hiwl.survey.tables import in_order, read_table
 
 SEED = 1  # of the training galaxies drawn
 TRAINING = 5000  # training galaxies in Figure 6, as in the paper
@@ -49,7 +49,7 @@ def main() -> None:
     _check_survey(choice)
     classifier = Classifier.load(CHOICE, settings().accelerator)
     tree = classifier.tree
-    answers = read_table(REPORTS / "answers.csv.gz").drop(columns="label")
+    answers = read_table(REPORTS / "answers.csv.gz", [ID, "answer", *(f"p_{name}" for name in tree.classes)])
     images, table = read_images(), read_packed()
     table["node"] = table["class"].map(nodes_above(tree))
     test = table[table["split"] == "test"].merge(answers, on=ID, validate="one_to_one")
@@ -100,8 +100,8 @@ def errors(test: pd.DataFrame) -> pd.DataFrame:
     wrong = test[test["class"] != test["answer"]]
     probability = [galaxy[f"p_{galaxy['answer']}"] for galaxy in wrong.to_dict("records")]
     table = wrong[[ID, "class", "answer", "row"]].rename(columns={"class": "label"})
-    table = table.assign(probability=np.array(probability, np.float64))
-    return table.sort_values(["probability", ID], ascending=[False, True], ignore_index=True)
+    table = in_order(table.assign(probability=np.array(probability, np.float64)))
+    return table.sort_values("probability", ascending=False, kind="stable", ignore_index=True)
 
 
 def _check_survey(choice: Record) -> None:

@@ -29,6 +29,7 @@ from hiwl.model.tree import Ints
 from hiwl.params import definition
 from hiwl.studies.plan import questions_of
 from hiwl.survey.packed import read_split
+from hiwl.survey.tables import read_table
 
 WEIGHTS = "model.safetensors"
 CARD = Path(__file__).with_name("card.md.jinja")
@@ -88,7 +89,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     _, images, labels = read_split("test", classifier.tree)
     routed = classifier(images)
     metrics, per_class = measure_routed(labels, routed, classes)
-    before = pd.read_csv(REPORTS / "answers.csv.gz")["answer"].to_numpy()
+    before = read_table(REPORTS / "answers.csv.gz", ["answer"])["answer"].to_numpy()
     half = record.finished(test_metrics(metrics, per_class))
     half = half.model_copy(update={"key": digest([record.key, "half"])[:16], "name": f"{record.name}, half precision"})
     write_json(folder / "record.json", half.to_json())

@@ -17,9 +17,9 @@ from hiwl.core.files import replacing, sha256, write_json
 from hiwl.core.layout import ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.record import results_folder
 from hiwl.core.section import PARAMS, read_section
-from hiwl.core.tables import read_table
 from hiwl.measure.label_noise import USUAL, of_galaxies, redraw, summarise
 from hiwl.survey.selection import SelectParams
+from hiwl.survey.tables import read_table
 
 VOLUNTEERS = (20, 40, USUAL, 60)  # from the fewest that the paper admits
 REPEATS = 200

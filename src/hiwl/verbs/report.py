@@ -13,12 +13,12 @@ from tqdm import tqdm
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.core.record import keep_run, read_output, read_results, results
-from hiwl.core.tables import read_table
 from hiwl.studies.compare import compare
 from hiwl.studies.page import write_pages
 from hiwl.studies.plan import definition_of, plan, read_study, study_names
 from hiwl.studies.study_page import Report
 from hiwl.studies.table import nodes_table, read_files, runs_table, write_indexes
+from hiwl.survey.tables import read_table
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ and counts and, where the classes are not those of the tree in ``conf/config.yam
 """
 
 import io
+import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,23 @@ from PIL import Image
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_text
+from hiwl.core.layout import ID
 from hiwl.model.tree import NAME, ROOT, Tree
 from hiwl.studies.plan import CONF, compose
-from hiwl.survey.pictures import Pictures, content_of, look, slashed, without_suffix
+from hiwl.survey.pictures import Pictures, content_of, look
 from hiwl.survey.selection import SelectParams, labelled, select
 from hiwl.survey.sources import Files
-from hiwl.survey.sources.files import CLASS, Places, has_votes, note_places, read_survey
+from hiwl.survey.sources.files import (
+    CLASS,
+    MARK,
+    Places,
+    has_votes,
+    ids_of,
+    is_written_by_survey,
+    note_places,
+    read_survey,
+    survey_file,
+)
 from hiwl.survey.text_table import read_text_table
 from hiwl.survey.votes import BY_VOLUNTEERS
 
@@ -32,28 +45,26 @@ LOOKED_AT = 100  # pictures whose sizes are told
 
 
 def main(name: str, images: str, table: str, votes: str | None, id: str | None, label: str | None) -> None:
-    """Look, tell, write.
+    """Look, tell, write; of what an earlier call wrote, the user's edits stay.
 
     Raises:
-        HiwlError: the files are no survey, by the first thing that they lack.
+        HiwlError: the files are not a survey, by the first thing that they lack.
     """
     if not re.fullmatch("[a-z0-9-]+", name):
-        raise HiwlError(f"{name}: a survey's name is of small letters, digits and '-'")
-    path = CONF / "survey" / f"{name}.yaml"
-    if path.exists() and yaml.safe_load(path.read_text())["raw"]["source"]["kind"] != "files":
-        raise HiwlError(f"{path}: is no survey of files; take another name")
+        raise HiwlError(f"{name}: a survey's name is of lower-case letters, digits and '-'")
+    earlier = _earlier(name)
     places = Places(_absolute(images), _absolute(table), None if votes is None else _absolute(votes))
     if missing := [str(path) for path in places if path is not None and not path.exists()]:
         raise HiwlError(f"{', '.join(missing)}: not found")
     pictures, given = look(places.images), read_text_table(places.table)
     print(pictures.in_words())
-    source = _source(given, pictures, places, id, label)
+    source = _source(given, pictures, places, earlier.get("raw", {}).get("source", {}) | _named(id=id, label=label))
     survey = read_survey(source, places, pictures)
     print(f"{places.table}: {len(given):,} rows, {len(survey):,} of them with a picture (by the column {source.id})")
-    defaults = compose(["survey=files"])
-    expected = _count(survey, source, SelectParams.parse(defaults["select"], "select"), places)
-    _tell_sizes(pictures, survey, defaults["pack"]["crop"])
-    _write(name, source, expected, Tree(defaults["hierarchy"]["nodes"]).classes)
+    params = compose([f"survey={name if earlier else 'files'}"])
+    expected = _count(survey, source, SelectParams.parse(params["select"], "select"), places)
+    _tell_sizes(pictures, survey, params["pack"]["crop"])
+    _write(name, earlier or _new(name, expected), source, expected, Tree(params["hierarchy"]["nodes"]).classes)
     note_places(name, places)
     print(f"next:\n  dvc exp run -S survey={name}")
 
@@ -62,41 +73,74 @@ def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _source(given: pd.DataFrame, pictures: Pictures, places: Places, column: str | None, label: str | None) -> Files:
-    """What `raw.source` is to say of these files."""
-    if column is None:
-        matches = {str(c): sum(map(pictures.knows, _names(given[c]))) for c in given}
-        column = max(matches, key=lambda c: matches[c])
-        if not matches[column]:
-            raise HiwlError(
-                f"{places.table}: no cell of any column ({', '.join(map(str, given.columns[:8]))}) names a picture of "
-                f"{places.images} (such as {', '.join(pictures.galaxies()[:3])})"
-            )
-    elif column not in given:
-        raise HiwlError(f"--id: {places.table} has no column {column}; there is {', '.join(map(str, given))}")
+def _named(**options: str | None) -> dict[str, str]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _earlier(name: str) -> dict[str, Any]:
+    """What an earlier call wrote; nothing where there was none.
+
+    Raises:
+        HiwlError: a survey of that name is there, and no call wrote it.
+    """
+    path = survey_file(name)
+    if not path.exists():
+        return {}
+    if not is_written_by_survey(name):
+        raise HiwlError(f"{path}: was not written by `hiwl survey`; take another name")
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+def _source(given: pd.DataFrame, pictures: Pictures, places: Places, known: dict[str, Any]) -> Files:
+    """What `raw.source` is to say of these files; what is `known` of them stays, where the table has it."""
+    column, label = known.get("id") or _id_column(given, pictures, places), known.get("label")
     is_labels = label is not None or not has_votes(given)
     if is_labels and label is None:
         label = next((str(each) for name in LABELS for each in given if str(each).lower() == name), None)
         if label is None:
             raise HiwlError(
                 f"{places.table}: neither votes of Galaxy Zoo 2 nor a column called {', '.join(LABELS)}: name the "
-                f"one of the class with --label ({', '.join(map(str, given.columns[:20]))})"
+                f"column of the class with --label ({_few(given)})"
             )
-    with_picture = sum(map(pictures.knows, _names(given[column])))
+    with_picture = sum(map(pictures.knows, ids_of(given, column, places.table)))
+    if not with_picture:
+        raise HiwlError(f"{places.table}: {column} names no picture of {places.images}; name the right one with --id")
     return Files(
         kind="files",
         table="labels" if is_labels else "votes",
         id=column,
         label=label,
-        galaxies=None if with_picture == len(given) else with_picture or None,
+        fractions=known.get("fractions", "debiased"),
+        galaxies=None if with_picture == len(given) else with_picture,
         images_sha256=content_of(pictures),
         table_sha256=sha256(places.table),
         votes_sha256=None if places.votes is None else sha256(places.votes),
     )
 
 
-def _names(column: "pd.Series[str]") -> list[str]:
-    return [without_suffix(slashed(name)) for name in column]
+def _id_column(given: pd.DataFrame, pictures: Pictures, places: Places) -> str:
+    """The column that names most of the pictures, each once.
+
+    Raises:
+        HiwlError: none does, or two do as well and say different things.
+    """
+    spellings = pictures.spellings()
+    matches = {str(name): int(given[name].drop_duplicates().isin(spellings).sum()) for name in given}
+    best = [name for name, number in matches.items() if number == max(matches.values())]
+    if not max(matches.values()):
+        raise HiwlError(
+            f"{places.table}: no column ({_few(given)}) names a picture of {places.images}, such as "
+            f"{', '.join(pictures.galaxies()[:3])}"
+        )
+    if ID in best:
+        return ID
+    if any((given[name] != given[best[0]]).any() for name in best):
+        raise HiwlError(
+            f"{places.table}: {' and '.join(best)} name as many pictures ({max(matches.values())}): say with --id "
+            "which of them is the galaxy's"
+        )
+    return best[0]
 
 
 def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Places) -> dict[str, int]:
@@ -110,6 +154,9 @@ def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Pl
         raise HiwlError(f"{places.table}: {len(counted)} classes in the column {source.label}; --label names another")
     if len(counted) < 2:
         raise HiwlError(f"{places.table}: {len(survey)} galaxies give {counted or 'no class'}; two classes are needed")
+    if "" in set(survey.get(CLASS, [])):
+        rows = [str(row) for row, name in enumerate(survey[CLASS], 1) if name == ""]
+        raise HiwlError(f"{places.table}: no {source.label} in row {', '.join(rows[:5])}: give it a class, or drop it")
     if odd := [name for name in counted if not NAME.fullmatch(name)]:
         raise HiwlError(
             f"{places.table}: the class {odd[0]!r} is not a name: it becomes one of files and metrics, so use letters, "
@@ -134,32 +181,40 @@ def _tell_sizes(pictures: Pictures, survey: pd.DataFrame, crop: int) -> None:
     told = ", ".join(f"{width} x {height} ({number})" for (width, height), number in sizes.most_common(3))
     print(f"sizes in pixels, of {len(names)} looked at: {told or 'not known'}")
     if small := sum(number for size, number in sizes.items() if min(size) < crop):
-        print(f"  {small} are smaller than pack.crop ({crop}): they will be enlarged (pack.small), or lower pack.crop")
+        print(f"  {small} are smaller than pack.crop ({crop}): they will be enlarged, or as pack.small says")
 
 
-def _write(name: str, source: Files, expected: dict[str, int], usual: list[str]) -> None:
+def _new(name: str, expected: dict[str, int]) -> dict[str, Any]:
+    """The file's content before anything of it is known but the classes."""
     share = max(expected.values()) / sum(expected.values())
-    content: dict[str, Any] = {
-        "raw": {"survey": name, "source": source.model_dump(exclude_none=True)},
-        "select": {"expected": expected},
-        "register": {"name": f"hiwl-{name}", "gate": {"test_accuracy": round(share, 3)}},
+    return {
+        "raw": {"survey": name},
+        "select": {},
+        "register": {"name": f"hiwl-{name}", "gate": {"test_accuracy": math.floor(1000 * share + 1) / 1000}},
     }
-    has_tree = set(expected) != set(usual)
-    if has_tree:
-        content = {"defaults": [{"override /hierarchy": name}], **content}
+
+
+def _write(name: str, content: dict[str, Any], source: Files, expected: dict[str, int], classes: list[str]) -> None:
+    """Bring `content` up to date and write it, with a tree where that of `classes` does not fit."""
+    if set(expected) != set(classes):
         tree = CONF / "hierarchy" / f"{name}.yaml"
         if tree.exists():
-            there = yaml.safe_load(tree.read_text())["hierarchy"]["nodes"]
-            Tree(there).check_classes(set(expected))
-            print(f"{tree}: kept as it is")
+            Tree(yaml.safe_load(tree.read_text())["hierarchy"]["nodes"]).check_classes(set(expected))
         else:
             nodes = {"hierarchy": {"name": name, "nodes": {ROOT: list(expected)}}, "train": {"nodes": {ROOT: {}}}}
-            _write_yaml(tree, nodes, "One layer; name further nodes among the children, with a line each, for more.")
-    about = "Written by `hiwl survey`. The gate asks for more than always naming the commonest class."
-    _write_yaml(CONF / "survey" / f"{name}.yaml", content, about)
+            _write_yaml(tree, nodes, "One layer. For more, name a node among the children, and give it a line in both.")
+        content = {"defaults": [{"override /hierarchy": name}], **content}
+    content["raw"]["source"] = source.model_dump(exclude_none=True)
+    content["select"]["expected"] = expected
+    _write_yaml(survey_file(name), content, f"{MARK}. The gate: better than always naming the commonest class.")
 
 
 def _write_yaml(path: Path, content: dict[str, Any], about: str) -> None:
     is_new = not path.exists()
     write_text(path, f"# @package _global_\n# {about}\n{yaml.safe_dump(content, sort_keys=False, width=120)}")
     print(f"{path}: {'written' if is_new else 'replaced'}")
+
+
+def _few(names: Iterable[object]) -> str:
+    listed = list(map(str, names))
+    return ", ".join(listed[:20]) + (", ..." if len(listed) > 20 else "")

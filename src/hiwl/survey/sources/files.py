@@ -23,6 +23,7 @@ from hiwl.survey.sources import Files
 from hiwl.survey.text_table import read_text_table
 
 CLASS = "class"
+MARK = "Written by `hiwl survey`"  # in a description of a survey: it may be written anew
 SHOWN = 5  # names or rows in a message
 
 
@@ -71,7 +72,10 @@ def read_survey(source: Files, places: Places, pictures: Pictures) -> pd.DataFra
 
 
 def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
-    """A user's `table` (from `path`) with the project's columns in front."""
+    """A user's `table` (from `path`) with the project's columns in front.
+
+    Votes beside labels are another table's (`raw.source.votes_sha256`): those in the same one are left out.
+    """
     ids = ids_of(table, source.id or ID, path)
     others = table.drop(columns=source.id or ID)
     parts: list[pd.DataFrame | pd.Series[str]] = [ids]
@@ -80,9 +84,11 @@ def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
         if label not in others:
             raise HiwlError(f"{path}: no column {label} (raw.source.label); there is {_few(others)}")
         parts.append(others.pop(label).rename(CLASS))
-    if source.table == "votes" or has_votes(others):
+    else:
         parts += _votes(others, source, path)
-        others = others[[c for c in others if c not in votes.COLUMNS and not published.is_of_catalogue(str(c))]]
+    if (twice := ids.duplicated()).any():
+        raise HiwlError(f"{path}: galaxy {_few(ids[twice].unique())} appears twice; keep one row of each")
+    others = others[[c for c in others if c not in votes.BY_VOLUNTEERS and not published.is_of_catalogue(str(c))]]
     taken = {str(name) for part in parts for name in (part if isinstance(part, pd.DataFrame) else [part.name])}
     return pd.concat([*parts, others.rename(columns={name: f"given_{name}" for name in taken})], axis=1)
 
@@ -155,15 +161,13 @@ def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> tuple[pd.Dat
 
 def _with_votes(labels: pd.DataFrame, source: Files, path: Path | None) -> pd.DataFrame:
     """The known votes beside the labels; where they are not known, the 37 columns stay empty."""
-    if source.table != "labels" or has_votes(labels):
+    if source.table != "labels":
         raise HiwlError("raw.source.votes_sha256: a table of votes needs no second one; leave it null")
     if path is None or not path.exists():
         raise HiwlError(f"HIWL_VOTES: {path}: not found, but raw.source.votes_sha256 asks for a table of votes")
     given = read_text_table(path)
     column = next((name for name in (source.id, ID) if name in given), ID)
     known = in_our_form(given, Files(kind="files", table="votes", id=column, fractions=source.fractions), path)
-    if (twice := known[ID].duplicated()).any():
-        raise HiwlError(f"{path}: galaxy {_few(known[ID][twice].unique())} stands there twice; keep one row of each")
     if not known[ID].isin(labels[ID]).any():
         raise HiwlError(
             f"{path}: none of its galaxies ({_few(known[ID])}) is in the table of labels ({_few(labels[ID])})"
@@ -182,14 +186,27 @@ def _check_content(source: Files, survey: str, places: Places, pictures: Picture
         found["votes_sha256"] = sha256(places.votes)
     if all(getattr(source, name) == value for name, value in found.items()):
         return
-    known = [f"--votes {shlex.quote(str(places.votes))}"] if places.votes is not None else []
-    command = shlex.join(["hiwl", "survey", survey, str(places.images), str(places.table)])
+    name = survey if is_written_by_survey(survey) else "mine"
+    options = {"--id": source.id, "--label": source.label, "--votes": places.votes if source.votes_sha256 else None}
+    command = ["hiwl", "survey", name, str(places.images), str(places.table)]
+    command += [word for option, value in options.items() if value is not None for word in (option, str(value))]
     said = "nothing yet" if source.table_sha256 is None else "something else"
     raise HiwlError(
         f"{places.images} and {places.table} contain {' '.join(f'{k}={v}' for k, v in found.items())}, and raw.source "
-        f"in params.yaml says {said}. If these are the files you mean, have them written down, then give the same "
-        f"command again:\n  {' '.join([command, *known])}"
+        f"in params.yaml says {said}. If these are the files you mean, run\n  {shlex.join(command)}\n"
+        f"and then this command again, with survey={name}"
     )
+
+
+def survey_file(name: str) -> Path:
+    """Where the survey `name` is described."""
+    return Path("conf/survey") / f"{name}.yaml"
+
+
+def is_written_by_survey(name: str) -> bool:
+    """Whether `hiwl survey` wrote that description."""
+    path = survey_file(name)
+    return path.exists() and MARK in path.read_text()
 
 
 def note_places(survey: str, places: Places) -> None:

@@ -95,10 +95,7 @@ def _download(folder: Path) -> None:
             if damage := _damage(path, name):
                 path.unlink()
                 raise HiwlError(f"{name}: Kaggle sent a damaged file ({damage}). Run again to start it anew.")
-            try:
-                (folder / name).hardlink_to(path)
-            except OSError:
-                shutil.copyfile(path, folder / name)
+            shutil.copyfile(path, folder / name)  # Kaggle's package writes through its own file
 
 
 def _fetch(name: str) -> Path:

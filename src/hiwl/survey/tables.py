@@ -16,8 +16,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """`table` by its IDs: as numbers where all of them are, else as text."""
-    return table.sort_values(ID, key=_sorting, ignore_index=True)
-
-
-def _sorting(ids: "pd.Series[str]") -> "pd.Series[str]":
-    return ids.str.zfill(ids.str.len().max()) if ids.str.fullmatch("[0-9]+").all() else ids
+    ids = table[ID].tolist()
+    if all(galaxy.isdecimal() for galaxy in ids):
+        order = sorted(range(len(ids)), key=lambda row: (int(ids[row]), ids[row]))
+    else:
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+    return table.iloc[order].reset_index(drop=True)

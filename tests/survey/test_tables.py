@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.core.layout import ID
-from hiwl.core.tables import in_order, read_table
+from hiwl.survey.tables import in_order, read_table
 
 
 def test_ids_and_classes_are_text_and_only_an_empty_cell_is_missing(tmp_path: Path) -> None:
@@ -16,6 +16,11 @@ def test_ids_and_classes_are_text_and_only_an_empty_cell_is_missing(tmp_path: Pa
     assert table["class"].tolist() == ["1", "NA", "nan"]
     assert table["Class1.1"].fillna(-1).tolist() == [0, -1, 0.5]
     assert list(read_table(path, ["class"])) == ["class"]
+
+
+def test_numbers_that_differ_in_zeros_alone_stand_the_same_whatever_the_rows(tmp_path: Path) -> None:
+    for ids in (["7", "007", "10"], ["10", "007", "7"]):
+        assert in_order(pd.DataFrame({ID: ids}))[ID].tolist() == ["007", "7", "10"]
 
 
 @given(st.sets(st.integers(0, 10**18), min_size=1))
