@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -178,8 +179,7 @@ def test_a_study_keeps_the_records_of_its_experiments_also_of_those_that_ran_bef
     shutil.copy(folder / "data/raw/images.zip", images)
     where["HIWL_IMAGES"] = str(images)
     said = project.run("hiwl", "raw", check=False, **where).stdout
-    hashes = dict(part.split("=") for part in said.split() if "_sha256=" in part and part.startswith("raw.source"))
-    content["raw"]["source"] |= {key.removeprefix("raw.source."): value for key, value in hashes.items()}
+    content["raw"]["source"] |= dict(re.findall("([a-z]+_sha256)=([0-9a-f]{64})", said))
     (folder / "conf/config.yaml").write_text(yaml.safe_dump(content))
     shutil.rmtree(folder / "conf/study")
     (folder / "conf/study").mkdir()

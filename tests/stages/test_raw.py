@@ -103,7 +103,7 @@ def take(mine: Path, committed: dict[str, Any], votes: pd.DataFrame | None = Non
 def test_votes_on_some_of_the_labelled_galaxies_are_written_beside_the_labels(
     mine: Path, committed: dict[str, Any]
 ) -> None:
-    kept = take(mine, committed, votes_table(["11.jpg", "77"])).set_index(ID)
+    kept = take(mine, committed, votes_table(["11.jpg", "77"]).rename(columns={ID: "objid"})).set_index(ID)
     assert kept["class"].to_dict() == {"12": "CRS", "11": "EO"}
     assert kept["Class4.1"].fillna(-1).to_dict() == {"12": -1, "11": 1}
     with pytest.raises(HiwlError, match=r"votes_sha256=.*something else.*\n.*--votes"):

@@ -1,5 +1,7 @@
 """Folders and archives as people have them."""
 
+import os
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -96,6 +98,15 @@ def test_names_with_backslashes_are_read_and_those_that_leave_the_archive_are_no
     assert pictures.of("101") == "images\\101.jpg"
     assert list(pictures.read(["images\\101.jpg"])) == [b"a"]
     assert pictures.passed_over == {"names that leave the archive": ["../102.jpg", "/103.jpg", "C:/4.jpg"]}
+
+
+def test_names_are_matched_however_they_are_encoded(tmp_path: Path) -> None:
+    given = folder(tmp_path, {unicodedata.normalize("NFD", "Müller.jpg"): b"a"})
+    (given / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"b")
+    pictures = look(given)
+    assert pictures.of("Müller") is not None
+    assert len(pictures) == 1
+    assert "names that are not UTF-8: 1" in pictures.in_words()
 
 
 def test_archives_that_cannot_be_read_are_told_with_a_remedy(tmp_path: Path) -> None:

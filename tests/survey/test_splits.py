@@ -81,6 +81,8 @@ def test_thinned_training_keeps_the_classes_in_proportion_and_the_other_sets_as_
     assert set(training[ID]) <= set(whole.loc[~held, ID])
     with pytest.raises(HiwlError, match=r"split\.training is 500, but only 480"):
         split(clean, params(training=500))
+    with pytest.raises(HiwlError, match=r"split\.training is 479 of 480 galaxies"):
+        split(clean, params(training=479))
 
 
 def test_a_fold_that_does_not_exist_is_refused() -> None:

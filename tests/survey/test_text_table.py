@@ -58,6 +58,8 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "a header after #": lambda text: ("# " + text).encode(),
     "blank lines": lambda text: text.replace("\n", "\n\n").encode() + b",,\n",
     "a comment with as many commas": lambda text: ("# galaxies, from, SDSS\n\n" + text).encode(),
+    "Excel's first line": lambda text: ("sep=;\n" + text.replace(",", ";")).encode(),
+    "a second mark": lambda text: ("\ufeff\ufeff" + text).encode(),
     "ECSV": lambda text: ("# %ECSV 1.0\n# ---\n# - {name: a, x: 1, y: 2}\n" + text).encode(),
     "quotes": lambda text: text.replace("SPI", '"SPI"').replace("Müller", '" Müller "').encode(),
     "no end of line": lambda text: text.rstrip("\n").encode(),
@@ -80,6 +82,10 @@ def test_a_table_is_read_whatever_its_form(form: str, tmp_path: Path) -> None:
         (b"a,b\n1,2\n3,4,5\n", "row 2 has 3 cells and the header 2"),
         (b'a,b\n1,"2\n3,4\n', "quote"),
         (b"a,b,a\n1,2,3\n", "column a appears twice"),
+        (b'id,note,class\n1,"odd,A\n2,x,B\n3,"odd,A\n', "a quote is opened and not closed"),
+        (b"GalaxyID,class", "no rows"),
+        (b"\0", "neither UTF-8"),
+        (b'"' + b"x" * 200_000 + b",b\n1,2\n", "header cannot be read"),
         (b"PAR1....", "a Parquet file"),
         (b"SIMPLE  =     T", "a FITS file"),
         (b'<?xml version="1.0"?>', "XML"),
@@ -94,6 +100,16 @@ def test_what_is_no_table_is_told_in_a_line(content: bytes, said: str, tmp_path:
         read(tmp_path, content)
     assert str(tmp_path / "t.csv") in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_rows_are_numbered_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n,\n3,4\n")
+    assert read_text_table(tmp_path / "t.csv").index.tolist() == [1, 3]
+
+
+def test_a_folder_is_not_a_table(tmp_path: Path) -> None:
+    with pytest.raises(HiwlError, match="a folder; give the table in it"):
+        read_text_table(tmp_path)
 
 
 @given(

@@ -15,6 +15,7 @@ from hiwl.stages import raw, select
 from hiwl.studies import plan
 from hiwl.studies.plan import compose
 from hiwl.survey import published
+from hiwl.survey.sources.files import MARK
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import TASKS
 from hiwl.verbs import survey
@@ -113,6 +114,24 @@ def test_the_column_of_the_id_names_each_picture_once(mine: Path) -> None:
     assert compose(["survey=other"])["raw"]["source"]["id"] == ID
 
 
+def test_a_damaged_description_is_told_with_its_file(mine: Path) -> None:
+    table = pd.DataFrame({"id": IDS, "class": ["a", "b"] * 3})
+    look(mine, table)
+    for path, text in (
+        (Path("conf/hierarchy/mine.yaml"), "hierarchy: 1"),
+        (Path("conf/survey/mine.yaml"), f"# {MARK}\nraw: ["),
+    ):
+        whole = path.read_text()
+        path.write_text(text)
+        with pytest.raises(HiwlError, match=str(path)):
+            look(mine, table)
+        path.write_text(whole)
+    plan._composed.cache_clear()
+    shutil.rmtree(mine / "cutouts")
+    with pytest.raises(HiwlError, match=rf"{mine}.cutouts: not found, where `hiwl survey` had seen it"):
+        run()
+
+
 def test_rows_without_a_picture_are_counted_and_passed_over(mine: Path) -> None:
     table = pd.DataFrame({"id": [*IDS, "1", "2"], "class": ["CRS", "EO"] * 4})
     look(mine, table)
@@ -162,6 +181,11 @@ def test_the_published_catalogue_is_read_as_votes_of_enough_people(mine: Path) -
         ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "My survey"}, "lower-case letters"),
         ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "simulated"}, "take another name"),
         ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "labels"}, "take another name"),
+        ({"id": IDS, "class": ["a", "root"] * 3}, {}, "'root' is not a name"),
+        ({"id": IDS, "class": ["a", "1e5"] * 3}, {}, "'1e5' is not a name"),
+        ({"id": IDS, "${x}": ["a", "b"] * 3}, {"label": "${x}"}, "rename columns"),
+        ({"id": IDS, "class": ["a", "b"] * 3}, {"name": "null"}, "lower-case letters"),
+        ({"id": [*IDS[:4], "7", "batch 1/7"], "class": ["a", "b"] * 3}, {}, "name one picture"),
         ({"id": [*IDS[:5], IDS[0]], "class": ["a", "b"] * 3}, {}, "appears twice"),
         ({"id": IDS, "class": ["a", "b", ""] * 2}, {}, "no class in row 3, 6"),
     ],

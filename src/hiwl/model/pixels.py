@@ -160,7 +160,10 @@ def _stretched(content: bytes, params: Stretch) -> Pixels:
             shapes: list[tuple[int, ...]] = [unit.shape if unit.is_image else () for unit in units]
             number = next(number for number, shape in enumerate(shapes) if len(shape) in (2, 3) and 0 not in shape)
             _check_size(shapes[number][-1], math.prod(shapes[number][:-1]))
-            planes = np.atleast_3d(np.asarray(units[number].data, np.float32).T).T
+            planes = np.asarray(units[number].data, np.float32)
+            if planes.ndim == 3 and planes.shape[2] <= 4 < planes.shape[0]:  # colours last, as pictures have them
+                planes = np.moveaxis(planes, 2, 0)
+            planes = planes.reshape(-1, *planes.shape[-2:])
     except BadImageError:
         raise
     except StopIteration:

@@ -24,7 +24,7 @@ def main() -> None:
     check(splits, clean, params)
     with replacing(SPLITS_TABLE) as beside:
         splits.to_csv(beside, index=False)
-    print(f"split: {splits['split'].value_counts()[list(NAMES)].to_dict()}")
+    print(f"split: {splits['split'].value_counts().reindex(list(NAMES), fill_value=0).to_dict()}")
 
 
 def tell_of_gaps(splits: pd.DataFrame) -> None:

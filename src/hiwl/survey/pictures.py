@@ -7,7 +7,9 @@ what operating systems leave, links that lead nowhere, files of other kinds.
 import hashlib
 import os
 import posixpath
+import unicodedata
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -53,10 +55,11 @@ class Pictures:
         """
         named = self._by_tail.get(galaxy, [])
         if len({self.files[name] for name in named}) > 1:
+            tails = [without_suffix(slashed(name)) for name in named]
+            apart = next((f", or let the table name the folder too, as in {tail}" for tail in tails if "/" in tail), "")
             raise HiwlError(
                 f"{self.source}: galaxy {galaxy} has {len(named)} different pictures: {', '.join(named[:SHOWN])}. Keep "
-                "one of them, or let the table name the folder too, as in "
-                f"{without_suffix(slashed(named[0]))}"
+                f"one of them{apart}"
             )
         return named[0] if named else None
 
@@ -70,12 +73,16 @@ class Pictures:
         return galaxy in self._by_tail
 
     def read(self, names: list[str]) -> Iterator[bytes]:
-        """The content of each of the files `names`."""
+        """The content of each of the files `names`; nothing of one that an archive holds damaged."""
         if self.source.is_dir():
             yield from ((self.source / name).read_bytes() for name in names)
             return
         with zipfile.ZipFile(self.source) as archive:
-            yield from map(archive.read, names)
+            for name in names:
+                try:
+                    yield archive.read(name)
+                except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+                    yield b""
 
     def galaxies(self) -> list[str]:
         """What the pictures are called, without folders and suffixes."""
@@ -88,7 +95,8 @@ class Pictures:
         """What was found and what was passed over, with a few names."""
         told = [f"{self.source}: {len(self.files):,} pictures"]
         for why, names in self.passed_over.items():
-            told.append(f"  passed over, {why}: {len(names):,} ({', '.join(names[:SHOWN])})")
+            shown = ", ".join(names[:SHOWN]).encode(errors="replace").decode()
+            told.append(f"  passed over, {why}: {len(names):,} ({shown})")
         return "\n".join(told)
 
 
@@ -114,7 +122,7 @@ def look_into_archive(archive: Path) -> Pictures:
     try:
         with zipfile.ZipFile(archive) as file:
             members = [member for member in file.infolist() if not slashed(member.filename).endswith("/")]
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise HiwlError(
@@ -187,6 +195,8 @@ def _sort_out(names: Iterable[str]) -> tuple[set[str], PassedOver]:
             why = "hidden"
         elif ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             why = "names that leave the archive"
+        elif not _is_text(name):
+            why = "names that are not UTF-8"
         elif not parts[-1].lower().endswith(SUFFIXES):
             why = "files of other kinds"
         else:
@@ -196,9 +206,17 @@ def _sort_out(names: Iterable[str]) -> tuple[set[str], PassedOver]:
     return taken, passed_over
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def slashed(name: str) -> str:
-    """A member's name with the slashes that zip prescribes; some programs on Windows write the other ones."""
-    return name.replace("\\", "/").removeprefix("./")
+    """A file's name with the slashes of paths and zips (Windows has others) and composed accents (macOS parts them)."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
 
 
 def without_suffix(name: str) -> str:

@@ -5,7 +5,7 @@ those who reached a task; here, as in the competition, of all: each is multiplie
 A task's published fractions are rounded, and debiasing moves each by itself; they are first divided by their sum.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from hiwl.survey.votes import TASKS, volunteers_column
 
 Fractions = Literal["debiased", "weighted_fraction", "fraction"]
+KINDS = get_args(Fractions)
 QUESTIONS = {  # of each task its name and those of its answers
     1: ("t01_smooth_or_features", ["a01_smooth", "a02_features_or_disk", "a03_star_or_artifact"]),
     2: ("t02_edgeon", ["a04_yes", "a05_no"]),

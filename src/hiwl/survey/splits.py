@@ -59,7 +59,8 @@ def split(clean: pd.DataFrame, params: SplitParams) -> pd.DataFrame:
     """Draw the splits: a class's draw depends on the seed and on the class's own galaxies alone.
 
     Raises:
-        HiwlError: `training` asks for more galaxies than are left to train on.
+        HiwlError: `training` asks for more galaxies than are left to train on, or for a number that cannot be drawn
+            within each class.
     """
     parts = []
     for name, galaxies in in_order(clean).groupby("class"):
@@ -87,5 +88,8 @@ def _thin(splits: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
         raise HiwlError(f"split.training is {number}, but only {len(training)} galaxies are left to train on")
     from sklearn.model_selection import train_test_split  # takes seconds
 
-    kept, _ = train_test_split(training, train_size=number, stratify=training["class"], random_state=seed)
+    try:
+        kept, _ = train_test_split(training, train_size=number, stratify=training["class"], random_state=seed)
+    except ValueError as error:  # too few of a class, or too few left
+        raise HiwlError(f"split.training is {number} of {len(training)} galaxies: {error}") from None
     return in_order(pd.concat([splits[splits["split"] != "training"], kept]))

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import re
+import unicodedata
 import zipfile
 import zlib
 from itertools import islice
@@ -41,28 +42,43 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
     Taken are UTF-8 (with its mark or without), UTF-16 and Latin-1; commas, semicolons, tabs and bars; quotes; any line
     ends; lines above the header that begin with `#`; columns without a name, which are left out, as an index is. Rows
-    without any content are left out.
+    without any content are left out. Rows are numbered from 1, by the index.
 
     Raises:
         HiwlError: not such a table, no rows, a column twice, or a row with more or fewer cells than the header.
     """
-    text = _without_comments(_text(path).lstrip("\r\n"))
-    separator = _separator(_first_line(text)[0])
-    header, first = ([*islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), 2), [], []])[:2]
+    try:
+        separator, text = _separated(_text(path).lstrip("\r\n\ufeff"))
+        lines = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        header, first = ([*islice(lines, 2), [], []])[:2]
+    except csv.Error as error:
+        raise HiwlError(f"{path}: its header cannot be read ({error})") from None
     names = [name.strip() for name in header]
     if len(first) == len(names) + 1 and "" not in (names[-1], first[-1]):
         names = ["", *names]  # R writes the names of rows without a name for their column
     named = [name for name in names if name]
     if twice := {name for name in named if named.count(name) > 1}:
         raise HiwlError(f"{path}: column {', '.join(sorted(twice))} appears twice; rename one")
+    if not first:
+        raise HiwlError(f"{path}: a header ({', '.join(named[:5])}) and no rows")
     columns = [name or f"\0{number}" for number, name in enumerate(names)]
     table = _parse(path, text, separator, columns).drop(columns=[c for c in columns if c.startswith("\0")])
     for name in table:
-        table[name] = table[name].str.strip()
-    table = table[(table != "").any(axis=1)].reset_index(drop=True)
+        table[name] = table[name].str.strip().str.replace("\r\n?", "\n", regex=True)
+    table.index += 1
+    table = table[(table != "").any(axis=1)]
     if table.empty:
         raise HiwlError(f"{path}: a header ({', '.join(named[:5])}) and no rows")
     return table
+
+
+def _separated(text: str) -> tuple[str, str]:
+    """What separates cells, and the table from its header on."""
+    line, rest = _first_line(text)
+    if told := re.fullmatch("sep=(.)", line):  # as Excel writes it
+        return told[1], rest
+    text = _without_comments(text)
+    return _separator(_first_line(text)[0]), text
 
 
 def _separator(line: str) -> str:
@@ -116,8 +132,14 @@ def _parse(path: Path, text: str, separator: str, columns: list[str]) -> pd.Data
         why = f"{ragged[0]} ({separator!r} between them)" if ragged else f"{error}; is a quote left open?"
         raise HiwlError(f"{path}: {why}") from None
     frame: pd.DataFrame = table.to_pandas()
-    if text.count('"') % 2 and any(frame[column].str.contains("\n", regex=False).any() for column in columns):
-        raise HiwlError(f"{path}: a quote is opened and not closed, so that lines run together")
+    if any(
+        frame[column].str.contains("[\r\n]").any() for column in columns
+    ):  # where quotes are lost, lines run together
+        try:
+            for _ in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
+                pass
+        except csv.Error as error:
+            raise HiwlError(f"{path}: a quote is opened and not closed ({error})") from None
     return frame
 
 
@@ -134,7 +156,7 @@ def _text(path: Path) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if all(character.isprintable() or character.isspace() for character in text[:1000]):
+        if not any(unicodedata.category(one) == "Cc" and not one.isspace() for one in text[:1000]):
             return text
     raise HiwlError(f"{path}: neither UTF-8, UTF-16 nor Latin-1 text; {AS_CSV} in UTF-8")
 
@@ -142,19 +164,21 @@ def _text(path: Path) -> str:
 def _encodings(content: bytes) -> list[str]:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return ["utf-16"]
-    if 0 in content[:2]:  # without its mark
+    if len(content) > 1 and 0 in content[:2]:  # without its mark
         return ["utf-16-le" if content[1] == 0 else "utf-16-be"]
     return ["utf-8-sig", "cp1252", "latin-1"]  # what Windows makes of Latin-1 first
 
 
 def _unpacked(path: Path) -> bytes:
+    if path.is_dir():
+        raise HiwlError(f"{path}: a folder; give the table in it")
     content = path.read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
             return gzip.decompress(content)
         if content.startswith(b"BZh") and content[4:10] == b"1AY&SY":
             return bz2.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise HiwlError(f"{path}: damaged ({error}); get it anew") from None
     return _only_table_in(path, content) if content.startswith(b"PK\x03\x04") else content
 
@@ -174,5 +198,5 @@ def _only_table_in(path: Path, content: bytes) -> bytes:
                 listed = ", ".join(tables or names)[:100]
                 raise HiwlError(f"{path}: holds {len(tables)} tables ({listed}); give the one that is meant")
             return archive.read(tables[0])
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError, zlib.error, EOFError) as error:
         raise HiwlError(f"{path}: damaged or encrypted ({error}); unpack it and give the table in it") from None

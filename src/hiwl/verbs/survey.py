@@ -50,8 +50,10 @@ def main(name: str, images: str, table: str, votes: str | None, id: str | None, 
     Raises:
         HiwlError: the files are not a survey, by the first thing that they lack.
     """
-    if not re.fullmatch("[a-z0-9-]+", name):
-        raise HiwlError(f"{name}: a survey's name is of lower-case letters, digits and '-'")
+    if not re.fullmatch("[a-z][a-z0-9-]*", name) or yaml.safe_load(name) != name or name in ("nan", "inf"):
+        raise HiwlError(
+            f"{name}: a survey's name is of lower-case letters, digits and '-', a letter first; another word"
+        )
     earlier = _earlier(name)
     places = Places(_absolute(images), _absolute(table), None if votes is None else _absolute(votes))
     if missing := [str(path) for path in places if path is not None and not path.exists()]:
@@ -61,12 +63,23 @@ def main(name: str, images: str, table: str, votes: str | None, id: str | None, 
     source = _source(given, pictures, places, earlier.get("raw", {}).get("source", {}) | _named(id=id, label=label))
     survey = read_survey(source, places, pictures)
     print(f"{places.table}: {len(given):,} rows, {len(survey):,} of them with a picture (by the column {source.id})")
-    params = compose([f"survey={name if earlier else 'files'}"])
+    params = _parameters(name if earlier else "files")
     expected = _count(survey, source, SelectParams.parse(params["select"], "select"), places)
     _tell_sizes(pictures, survey, params["pack"]["crop"])
     _write(name, earlier or _new(name, expected), source, expected, Tree(params["hierarchy"]["nodes"]).classes)
     note_places(name, places)
     print(f"next:\n  dvc exp run -S survey={name}")
+
+
+def _parameters(survey: str) -> dict[str, Any]:
+    """The parameters with this survey."""
+    try:
+        params: dict[str, Any] = compose([f"survey={survey}"])
+        Tree(params["hierarchy"]["nodes"])
+    except Exception as error:  # Hydra's and OmegaConf's own, and what an edited file lacks
+        where = f"{survey_file(survey)}, {CONF / 'hierarchy' / survey}.yaml"
+        raise HiwlError(f"{where}: cannot be composed ({error}); mend what was edited, or delete both") from None
+    return params
 
 
 def _absolute(path: str) -> Path:
@@ -88,7 +101,11 @@ def _earlier(name: str) -> dict[str, Any]:
         return {}
     if not is_written_by_survey(name):
         raise HiwlError(f"{path}: was not written by `hiwl survey`; take another name")
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    try:
+        content: dict[str, Any] = yaml.safe_load(path.read_text())
+        content["raw"]["source"], content["select"]
+    except (yaml.YAMLError, TypeError, KeyError):
+        raise HiwlError(f"{path}: has lost what `hiwl survey` wrote; delete it, or bring it back from git") from None
     return content
 
 
@@ -126,7 +143,8 @@ def _id_column(given: pd.DataFrame, pictures: Pictures, places: Places) -> str:
         HiwlError: none does, or two do as well and say different things.
     """
     spellings = pictures.spellings()
-    matches = {str(name): int(given[name].drop_duplicates().isin(spellings).sum()) for name in given}
+    names = {str(name): given[name].drop_duplicates().str.removesuffix(".0") for name in given}
+    matches = {name: int(values.isin(spellings).sum()) for name, values in names.items()}
     best = [name for name, number in matches.items() if number == max(matches.values())]
     if not max(matches.values()):
         raise HiwlError(
@@ -157,10 +175,10 @@ def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Pl
     if "" in set(survey.get(CLASS, [])):
         rows = [str(row) for row, name in enumerate(survey[CLASS], 1) if name == ""]
         raise HiwlError(f"{places.table}: no {source.label} in row {', '.join(rows[:5])}: give it a class, or drop it")
-    if odd := [name for name in counted if not NAME.fullmatch(name)]:
+    if odd := [name for name in counted if not NAME.fullmatch(name) or name == ROOT or _is_like_a_number(name)]:
         raise HiwlError(
             f"{places.table}: the class {odd[0]!r} is not a name: it becomes one of files and metrics, so use letters, "
-            "digits, '-' and '_'"
+            f"digits, '-' and '_', and neither {ROOT!r} nor the likes of 1e5"
         )
     of = f"column {source.label}" if source.table == "labels" else "the rules of select, from the votes"
     print(f"classes ({of}): {', '.join(f'{name} {number:,}' for name, number in counted.items())}")
@@ -196,25 +214,54 @@ def _new(name: str, expected: dict[str, int]) -> dict[str, Any]:
 
 def _write(name: str, content: dict[str, Any], source: Files, expected: dict[str, int], classes: list[str]) -> None:
     """Bring `content` up to date and write it, with a tree where that of `classes` does not fit."""
+    files = {}
     if set(expected) != set(classes):
         tree = CONF / "hierarchy" / f"{name}.yaml"
         if tree.exists():
-            Tree(yaml.safe_load(tree.read_text())["hierarchy"]["nodes"]).check_classes(set(expected))
+            _check_tree(tree, set(expected))
         else:
             nodes = {"hierarchy": {"name": name, "nodes": {ROOT: list(expected)}}, "train": {"nodes": {ROOT: {}}}}
-            _write_yaml(tree, nodes, "One layer. For more, name a node among the children, and give it a line in both.")
+            files[tree] = nodes, "One layer. For more, name a node among the children, and give it a line in both."
         content = {"defaults": [{"override /hierarchy": name}], **content}
     content["raw"]["source"] = source.model_dump(exclude_none=True)
     content["select"]["expected"] = expected
-    _write_yaml(survey_file(name), content, f"{MARK}. The gate: better than always naming the commonest class.")
+    files[survey_file(name)] = content, f"{MARK}. The gate: better than always naming the commonest class."
+    texts = {path: yaml.safe_dump(held, sort_keys=False, width=120) for path, (held, _) in files.items()}
+    for path, text in texts.items():
+        if _as_composed(text) != files[path][0]:
+            raise HiwlError(f"{path}: cannot hold these names as they are; rename columns like 1e5 or ${{x}}:\n{text}")
+    for path, text in texts.items():
+        is_new = not path.exists()
+        write_text(path, f"# @package _global_\n# {files[path][1]}\n{text}")
+        print(f"{path}: {'written' if is_new else 'replaced'}")
 
 
-def _write_yaml(path: Path, content: dict[str, Any], about: str) -> None:
-    is_new = not path.exists()
-    write_text(path, f"# @package _global_\n# {about}\n{yaml.safe_dump(content, sort_keys=False, width=120)}")
-    print(f"{path}: {'written' if is_new else 'replaced'}")
+def _check_tree(path: Path, classes: set[str]) -> None:
+    try:
+        Tree(yaml.safe_load(path.read_text())["hierarchy"]["nodes"]).check_classes(classes)
+    except (HiwlError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise HiwlError(f"{path}: {error}; edit it, or delete it to have it written anew") from None
+
+
+def _is_like_a_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return not name.isdecimal()
 
 
 def _few(names: Iterable[object]) -> str:
     listed = list(map(str, names))
     return ", ".join(listed[:20]) + (", ..." if len(listed) > 20 else "")
+
+
+def _as_composed(text: str) -> Any:
+    """What the composition of the parameters reads in a file of this text."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except OmegaConfBaseException:
+        return None

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hiwl.core.errors import HiwlError
@@ -60,7 +61,12 @@ def read_survey(source: Files, places: Places, pictures: Pictures) -> pd.DataFra
     table = in_our_form(read_text_table(places.table), source, places.table)
     if source.votes_sha256 is not None:
         table = _with_votes(table, source, places.votes)
-    has_picture = pd.Series([pictures.of(galaxy) is not None for galaxy in table[ID]])
+    shown = table[ID].map(pictures.of)
+    if (again := shown.notna() & shown.duplicated(keep=False)).any():
+        raise HiwlError(
+            f"{places.table}: {_few(table[ID][again])} name one picture, {shown[again].iloc[0]}; keep one row"
+        )
+    has_picture = shown.notna()
     wanted = len(table) if source.galaxies is None else source.galaxies
     if has_picture.sum() != wanted:
         raise HiwlError(
@@ -122,14 +128,14 @@ def ids_of(table: pd.DataFrame, column: str, path: Path) -> "pd.Series[str]":
 def has_votes(columns: Iterable[object]) -> bool:
     """Whether a table with these columns holds votes of Galaxy Zoo 2, in the competition's form or the catalogue's."""
     names = set(map(str, columns))
-    return set(votes.COLUMNS) <= names or any(map(published.is_of_catalogue, names))
+    return set(votes.COLUMNS) <= names or any(set(published.columns(1, kind)) <= names for kind in published.KINDS)
 
 
 def _votes(table: pd.DataFrame, source: Files, path: Path) -> list[pd.DataFrame]:
     """The 37 columns, and how many volunteers answered each task where the table counts them."""
     if set(votes.COLUMNS) <= set(table):
         return [numbers(table, votes.COLUMNS, path)[1]]
-    if not any(published.is_of_catalogue(str(column)) for column in table):
+    if not has_votes(table):
         missing = [column for column in votes.COLUMNS if column not in table]
         raise HiwlError(
             f"{path}: neither the competition's 37 vote columns nor those of Galaxy Zoo 2's catalogue; of the former "
@@ -152,7 +158,8 @@ def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> tuple[pd.Dat
     """
     text = table[columns].apply(lambda column: column.str.replace(",", ".", regex=False))
     values = text.apply(pd.to_numeric, errors="coerce")
-    wrong = values.isna() & (text != "") & (text.apply(lambda column: column.str.lower()) != "nan")
+    is_empty = text.apply(lambda column: column.str.lower()).isin(["", "nan"])
+    wrong = (values.isna() & ~is_empty) | np.isinf(values)
     for column in columns:
         if rows := _rows(wrong[column]):
             raise HiwlError(f"{path}: row {rows}: {column} is {table[column][wrong[column]].iloc[0]!r}, not a number")
@@ -166,7 +173,9 @@ def _with_votes(labels: pd.DataFrame, source: Files, path: Path | None) -> pd.Da
     if path is None or not path.exists():
         raise HiwlError(f"HIWL_VOTES: {path}: not found, but raw.source.votes_sha256 asks for a table of votes")
     given = read_text_table(path)
-    column = next((name for name in (source.id, ID) if name in given), ID)
+    ours = set(labels[ID])
+    shared = {str(name): given[name].map(without_suffix).isin(ours).sum() for name in given}
+    column = max(shared, key=lambda name: (shared[name], name in (source.id, ID)))
     known = in_our_form(given, Files(kind="files", table="votes", id=column, fractions=source.fractions), path)
     if not known[ID].isin(labels[ID]).any():
         raise HiwlError(
@@ -224,6 +233,10 @@ def _places(survey: str) -> Places:
         for name, path in zip(Places._fields, found, strict=True)
     )
     for variable, path in (("HIWL_IMAGES", images), ("HIWL_TABLE", table)):
+        if path is None and (lost := [str(place) for place in found if place is not None and not place.exists()]):
+            raise HiwlError(
+                f"{', '.join(lost)}: not found, where `hiwl survey` had seen it; run it again, or set {variable}"
+            )
         if path is None:
             raise HiwlError(
                 f"{variable} is not set: a survey of files reads your pictures and table from where it says, or "
@@ -240,8 +253,8 @@ def _note(survey: str) -> Path:
 
 
 def _rows(wrong: "pd.Series[bool]") -> str:
-    """The first rows at which something is wrong, counted from 1 below the header."""
-    return _few(number + 1 for number in range(len(wrong)) if wrong.iloc[number]) if wrong.any() else ""
+    """The first rows at which something is wrong."""
+    return _few(wrong.index[wrong])
 
 
 def _few(names: Iterable[object]) -> str:
