@@ -24,10 +24,10 @@ def test_a_galaxy_is_seen_by_the_deepest_node_above_its_class() -> None:
 
 def test_errors_come_with_the_answers_probability_the_most_confident_first() -> None:
     answers = pd.DataFrame(
-        {"GalaxyID": [3, 1, 2], "class": ["A", "A", "B"], "answer": ["B", "A", "A"], "row": [0, 1, 2]}
+        {"GalaxyID": ["3", "1", "2"], "class": ["A", "A", "B"], "answer": ["B", "A", "A"], "row": [0, 1, 2]}
     )
     table = errors(answers.assign(p_A=[0.4, 0.9, 0.7], p_B=[0.6, 0.1, 0.3]))
-    assert table["GalaxyID"].tolist() == [2, 3]
+    assert table["GalaxyID"].tolist() == ["2", "3"]
     assert table["probability"].tolist() == [0.7, 0.6]
 
 
