@@ -66,7 +66,7 @@ def test_simulated_galaxies_get_one_answer_as_jpeg_and_as_fits_of_three_bands_or
     assert sure.sum() >= 5
     in_colours, in_grey = ((answers["answer"] == as_jpeg["answer"])[sure] for answers in as_fits)
     assert in_colours.all()
-    assert in_grey.mean() >= 0.8  # 182 of 185 in a larger sample
+    assert in_grey.mean() >= 0.8  # colour tells some spirals
 
 
 def test_what_cannot_be_read_is_a_row_that_says_so(model: Model, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def catalogue(counts: dict[str, np.ndarray]) -> pd.DataFrame:
 def test_fractions_of_each_task_become_those_of_all_volunteers(galaxies: int, seed: int, people: int) -> None:
     counts = counted(galaxies, seed, people)
     table = catalogue(counts)
-    votes = published.votes_of(table[[c for n in TASKS for c in published.columns(n, "fraction")]])
+    votes = published.votes_of(table, "fraction")
     assert list(votes) == COLUMNS
     wanted = pd.DataFrame({column: counts[column] / people for column in COLUMNS})
     assert np.allclose(votes, wanted, rtol=0, atol=0.004)
@@ -52,7 +52,7 @@ def test_a_task_that_only_debiased_votes_reached_is_unknown() -> None:
     debiased = table[[c for n in TASKS for c in published.columns(n, "fraction")]].copy()
     debiased[published.columns(1, "fraction")] = [0.2, 0.8, 0.0]
     debiased[published.columns(2, "fraction")] = 0.0
-    votes = published.votes_of(debiased)
+    votes = published.votes_of(debiased, "fraction")
     assert votes[["Class2.1", "Class2.2"]].isna().all(axis=None)
     assert votes["Class1.2"].tolist() == [0.8]
 

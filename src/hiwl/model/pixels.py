@@ -117,17 +117,17 @@ def _check_size(width: int, height: int) -> None:
 def _in_colours(picture: Image.Image) -> Image.Image:
     try:
         if picture.mode.startswith("I"):  # 16 bits of grey
-            return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+            grey = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+            return grey.convert("RGB")
         if picture.has_transparency_data:
             over = picture.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+            return Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over).convert("RGB")
         return picture.convert("RGB")
     except Exception:
         raise BadImageError("truncated or damaged") from None
 
 
 def _central(picture: Image.Image, params: PackParams) -> Decoded:
-    picture = picture.convert("RGB")
     (width, height), crop, size, warning = picture.size, params.crop, params.side, ""
     if min(width, height) < crop:
         warning = f"{width} x {height} pixels, smaller than {crop} x {crop}: "

@@ -16,7 +16,7 @@ from hiwl.core.settings import settings
 from hiwl.model.pixels import PackParams
 from hiwl.survey import contracts
 from hiwl.survey.packing import pack
-from hiwl.survey.pictures import look_into_archive
+from hiwl.survey.pictures import look
 from hiwl.survey.tables import read_table
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     """Decode the clean selection and hold the result to its contract."""
     params = PackParams.parse(read_section("pack"), "pack")
     clean = read_table(CLEAN_TABLE, [ID])
-    pictures = look_into_archive(RAW_IMAGES)
+    pictures = look(RAW_IMAGES)
     names = [str(pictures.of(galaxy)) for galaxy in clean[ID]]
     with replacing(PACKED_IMAGES) as beside:
         decoded = pack(RAW_IMAGES, names, params, beside, settings().workers)

@@ -10,7 +10,7 @@ from hiwl.core.files import sha256, write_json
 from hiwl.core.layout import ID, RAW, RAW_IMAGES, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
 from hiwl.survey import contracts
-from hiwl.survey.pictures import look_into_archive
+from hiwl.survey.pictures import look
 from hiwl.survey.sources import Files, Kaggle, RawParams, Simulated
 from hiwl.survey.tables import read_table
 
@@ -33,7 +33,7 @@ def main() -> None:
 
             kaggle.bring(params.source)
     table = read_table(RAW_TABLE)
-    pictures = look_into_archive(RAW_IMAGES)
+    pictures = look(RAW_IMAGES)
     kind = "labels" if isinstance(params.source, Files) and params.source.table == "labels" else "votes"
     _check(table.assign(has_image=[pictures.of(galaxy) is not None for galaxy in table[ID]]), kind)
     write_json(

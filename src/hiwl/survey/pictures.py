@@ -107,18 +107,13 @@ def look(source: Path) -> Pictures:
         HiwlError: neither, one without pictures, or an archive that is damaged, encrypted or packed in a way that
             Python does not read.
     """
-    pictures = _look_into_folder(source) if source.is_dir() else look_into_archive(source)
+    pictures = _look_into_folder(source) if source.is_dir() else _look_into_archive(source)
     if not pictures.files:
         raise HiwlError(f"{pictures.in_words()}\nPictures end in {', '.join(SUFFIXES)}")
     return pictures
 
 
-def look_into_archive(archive: Path) -> Pictures:
-    """The pictures of a zip archive.
-
-    Raises:
-        HiwlError: not one, or one that is damaged, encrypted or packed in a way that Python does not read.
-    """
+def _look_into_archive(archive: Path) -> Pictures:
     try:
         with zipfile.ZipFile(archive) as file:
             members = [member for member in file.infolist() if not slashed(member.filename).endswith("/")]
@@ -149,11 +144,8 @@ def look_into_archive(archive: Path) -> Pictures:
 
 
 def _look_into_folder(folder: Path) -> Pictures:
-    names: list[str] = []
     passed_over: PassedOver = {}
-    for path in _walk(folder, passed_over):
-        names.append(path.relative_to(folder).as_posix())
-    taken, more = _sort_out(names)
+    taken, more = _sort_out([path.relative_to(folder).as_posix() for path in _walk(folder, passed_over)])
     found = Pictures(folder, dict.fromkeys(sorted(taken)), passed_over | more)
     # Files of one name are told apart by what they contain.
     often = Counter(found.galaxies())
@@ -168,7 +160,7 @@ def _walk(folder: Path, passed_over: PassedOver) -> Iterator[Path]:
     seen: set[str] = set()
     for above, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         if (real := os.path.realpath(above)) in seen:
-            passed_over.setdefault("folders reached again through a link", []).append(above)
+            passed_over.setdefault("folders reached again through a link", []).append(os.path.relpath(above, folder))
             folders.clear()
             continue
         seen.add(real)

@@ -43,15 +43,15 @@ def is_of_catalogue(column: str) -> bool:
     return any(column.startswith(f"{question}_") for question, _ in QUESTIONS.values())
 
 
-def votes_of(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """The competition's 37 columns of a `catalogue` of numbers, whose columns are :func:`columns` of one kind.
+def votes_of(catalogue: pd.DataFrame, kind: Fractions) -> pd.DataFrame:
+    """The competition's 37 columns of a `catalogue` of numbers, from its fractions of this `kind`.
 
     A task that nobody reached has zeros; one that was reached by debiased votes alone and answered by none is unknown
     (NaN).
     """
     found: dict[str, pd.Series[float]] = {}
     for number, task in TASKS.items():
-        given = catalogue[[c for c in catalogue if str(c).startswith(f"{QUESTIONS[number][0]}_")]].fillna(0)
+        given = catalogue[columns(number, kind)].fillna(0)
         reached = found[task.reached_by] if task.reached_by else pd.Series(1.0, catalogue.index)
         total = given.sum(axis=1)
         shares = given.div(total.where(total > 0), axis=0).mul(reached, axis=0)

@@ -132,9 +132,8 @@ def _parse(path: Path, text: str, separator: str, columns: list[str]) -> pd.Data
         why = f"{ragged[0]} ({separator!r} between them)" if ragged else f"{error}; is a quote left open?"
         raise HiwlError(f"{path}: {why}") from None
     frame: pd.DataFrame = table.to_pandas()
-    if any(
-        frame[column].str.contains("[\r\n]").any() for column in columns
-    ):  # where quotes are lost, lines run together
+    has_breaks = any(frame[column].str.contains("[\r\n]").any() for column in columns)
+    if has_breaks:  # within cells; where a quote is not closed, lines have run together
         try:
             for _ in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
                 pass

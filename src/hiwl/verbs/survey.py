@@ -9,7 +9,6 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,12 @@ from hiwl.survey.sources.files import (
     CLASS,
     MARK,
     Places,
+    as_survey,
+    few,
     has_votes,
     ids_of,
     is_written_by_survey,
     note_places,
-    read_survey,
     survey_file,
 )
 from hiwl.survey.text_table import read_text_table
@@ -52,7 +52,7 @@ def main(name: str, images: str, table: str, votes: str | None, id: str | None, 
     """
     if not re.fullmatch("[a-z][a-z0-9-]*", name) or yaml.safe_load(name) != name or name in ("nan", "inf"):
         raise HiwlError(
-            f"{name}: a survey's name is of lower-case letters, digits and '-', a letter first; another word"
+            f"{name}: a survey's name is of lower-case letters, digits and '-', a letter first, unlike `null`"
         )
     earlier = _earlier(name)
     places = Places(_absolute(images), _absolute(table), None if votes is None else _absolute(votes))
@@ -61,7 +61,7 @@ def main(name: str, images: str, table: str, votes: str | None, id: str | None, 
     pictures, given = look(places.images), read_text_table(places.table)
     print(pictures.in_words())
     source = _source(given, pictures, places, earlier.get("raw", {}).get("source", {}) | _named(id=id, label=label))
-    survey = read_survey(source, places, pictures)
+    survey = as_survey(given, source, places, pictures)
     print(f"{places.table}: {len(given):,} rows, {len(survey):,} of them with a picture (by the column {source.id})")
     params = _parameters(name if earlier else "files")
     expected = _count(survey, source, SelectParams.parse(params["select"], "select"), places)
@@ -118,7 +118,7 @@ def _source(given: pd.DataFrame, pictures: Pictures, places: Places, known: dict
         if label is None:
             raise HiwlError(
                 f"{places.table}: neither votes of Galaxy Zoo 2 nor a column called {', '.join(LABELS)}: name the "
-                f"column of the class with --label ({_few(given)})"
+                f"column of the class with --label ({few(given)})"
             )
     with_picture = sum(map(pictures.knows, ids_of(given, column, places.table)))
     if not with_picture:
@@ -148,7 +148,7 @@ def _id_column(given: pd.DataFrame, pictures: Pictures, places: Places) -> str:
     best = [name for name, number in matches.items() if number == max(matches.values())]
     if not max(matches.values()):
         raise HiwlError(
-            f"{places.table}: no column ({_few(given)}) names a picture of {places.images}, such as "
+            f"{places.table}: no column ({few(given)}) names a picture of {places.images}, such as "
             f"{', '.join(pictures.galaxies()[:3])}"
         )
     if ID in best:
@@ -172,9 +172,6 @@ def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Pl
         raise HiwlError(f"{places.table}: {len(counted)} classes in the column {source.label}; --label names another")
     if len(counted) < 2:
         raise HiwlError(f"{places.table}: {len(survey)} galaxies give {counted or 'no class'}; two classes are needed")
-    if "" in set(survey.get(CLASS, [])):
-        rows = [str(row) for row, name in enumerate(survey[CLASS], 1) if name == ""]
-        raise HiwlError(f"{places.table}: no {source.label} in row {', '.join(rows[:5])}: give it a class, or drop it")
     if odd := [name for name in counted if not NAME.fullmatch(name) or name == ROOT or _is_like_a_number(name)]:
         raise HiwlError(
             f"{places.table}: the class {odd[0]!r} is not a name: it becomes one of files and metrics, so use letters, "
@@ -249,11 +246,6 @@ def _is_like_a_number(name: str) -> bool:
     except ValueError:
         return False
     return not name.isdecimal()
-
-
-def _few(names: Iterable[object]) -> str:
-    listed = list(map(str, names))
-    return ", ".join(listed[:20]) + (", ..." if len(listed) > 20 else "")
 
 
 def _as_composed(text: str) -> Any:

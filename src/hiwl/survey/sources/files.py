@@ -41,7 +41,7 @@ def bring(source: Files, survey: str) -> None:
     places = _places(survey)
     pictures = look(places.images)
     _check_content(source, survey, places, pictures)
-    table = read_survey(source, places, pictures)
+    table = as_survey(read_text_table(places.table), source, places, pictures)
     with replacing(RAW_IMAGES) as new_images, replacing(RAW_TABLE) as new_table:
         if places.images.is_dir():
             archive_folder(pictures, new_images)
@@ -51,30 +51,33 @@ def bring(source: Files, survey: str) -> None:
     print(pictures.in_words())
 
 
-def read_survey(source: Files, places: Places, pictures: Pictures) -> pd.DataFrame:
+def as_survey(given: pd.DataFrame, source: Files, places: Places, pictures: Pictures) -> pd.DataFrame:
     """The user's table in the project's form, every cell as text; of its rows those that have a picture.
 
     Raises:
         HiwlError: a column is missing, a cell is not what its column needs, a galaxy's pictures differ, or the rows
             with a picture are not as many as `source` says.
     """
-    table = in_our_form(read_text_table(places.table), source, places.table)
+    table = in_our_form(given, source, places.table)
     if source.votes_sha256 is not None:
         table = _with_votes(table, source, places.votes)
     shown = table[ID].map(pictures.of)
     if (again := shown.notna() & shown.duplicated(keep=False)).any():
         raise HiwlError(
-            f"{places.table}: {_few(table[ID][again])} name one picture, {shown[again].iloc[0]}; keep one row"
+            f"{places.table}: {few(table[ID][again])} name one picture, {shown[again].iloc[0]}; keep one row"
         )
     has_picture = shown.notna()
     wanted = len(table) if source.galaxies is None else source.galaxies
     if has_picture.sum() != wanted:
         raise HiwlError(
             f"{places.table}: {has_picture.sum()} of {len(table)} rows have a picture in {places.images}, and "
-            f"{wanted} are to have one (raw.source.galaxies). Without one: {_few(table[ID][~has_picture])}. "
+            f"{wanted} are to have one (raw.source.galaxies). Without one: {few(table[ID][~has_picture])}. "
             "`hiwl survey` counts them anew"
         )
-    return table[has_picture]
+    table = table[has_picture]
+    if source.table == "labels" and (rows := _rows(table[CLASS] == "")):
+        raise HiwlError(f"{places.table}: no {source.label or CLASS} in row {rows}: give it a class, or drop it")
+    return table
 
 
 def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
@@ -88,12 +91,12 @@ def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
     if source.table == "labels":
         label = source.label or CLASS
         if label not in others:
-            raise HiwlError(f"{path}: no column {label} (raw.source.label); there is {_few(others)}")
+            raise HiwlError(f"{path}: no column {label} (raw.source.label); there is {few(others)}")
         parts.append(others.pop(label).rename(CLASS))
     else:
         parts += _votes(others, source, path)
     if (twice := ids.duplicated()).any():
-        raise HiwlError(f"{path}: galaxy {_few(ids[twice].unique())} appears twice; keep one row of each")
+        raise HiwlError(f"{path}: galaxy {few(ids[twice].unique())} appears twice; keep one row of each")
     others = others[[c for c in others if c not in votes.BY_VOLUNTEERS and not published.is_of_catalogue(str(c))]]
     taken = {str(name) for part in parts for name in (part if isinstance(part, pd.DataFrame) else [part.name])}
     return pd.concat([*parts, others.rename(columns={name: f"given_{name}" for name in taken})], axis=1)
@@ -108,7 +111,7 @@ def ids_of(table: pd.DataFrame, column: str, path: Path) -> "pd.Series[str]":
     """
     if column not in table:
         raise HiwlError(
-            f"{path}: no column {column} (raw.source.id); there is {_few(table)}. `hiwl survey` finds the one that "
+            f"{path}: no column {column} (raw.source.id); there is {few(table)}. `hiwl survey` finds the one that "
             "names pictures"
         )
     ids = table[column].map(lambda name: without_suffix(slashed(name)))
@@ -139,12 +142,12 @@ def _votes(table: pd.DataFrame, source: Files, path: Path) -> list[pd.DataFrame]
         missing = [column for column in votes.COLUMNS if column not in table]
         raise HiwlError(
             f"{path}: neither the competition's 37 vote columns nor those of Galaxy Zoo 2's catalogue; of the former "
-            f"{len(missing)} are missing ({_few(missing)})"
+            f"{len(missing)} are missing ({few(missing)})"
         )
     wanted = [column for task in votes.TASKS for column in published.columns(task, source.fractions)]
     if missing := [column for column in wanted if column not in table]:
-        raise HiwlError(f"{path}: no column {_few(missing)}; raw.source.fractions ({source.fractions}) asks for it")
-    fractions = published.votes_of(numbers(table, wanted, path)[0])
+        raise HiwlError(f"{path}: no column {few(missing)}; raw.source.fractions ({source.fractions}) asks for it")
+    fractions = published.votes_of(numbers(table, wanted, path)[0], source.fractions)
     counts = [c for task in votes.TASKS for c in published.columns(task, "count") if c in table]
     volunteers = published.volunteers_of(numbers(table, counts, path)[0].fillna(0))
     return [fractions.map("{:g}".format).replace("nan", ""), volunteers]
@@ -179,9 +182,10 @@ def _with_votes(labels: pd.DataFrame, source: Files, path: Path | None) -> pd.Da
     known = in_our_form(given, Files(kind="files", table="votes", id=column, fractions=source.fractions), path)
     if not known[ID].isin(labels[ID]).any():
         raise HiwlError(
-            f"{path}: none of its galaxies ({_few(known[ID])}) is in the table of labels ({_few(labels[ID])})"
+            f"{path}: none of its galaxies ({few(known[ID])}) is in the table of labels ({few(labels[ID])})"
         )
-    return labels.merge(known[[c for c in known if c in (ID, *votes.BY_VOLUNTEERS)]], on=ID, how="left").fillna("")
+    beside = known[[column for column in known if column in (ID, *votes.BY_VOLUNTEERS)]]
+    return labels.merge(beside, on=ID, how="left").fillna("").set_axis(labels.index)
 
 
 def _check_content(source: Files, survey: str, places: Places, pictures: Pictures) -> None:
@@ -254,9 +258,10 @@ def _note(survey: str) -> Path:
 
 def _rows(wrong: "pd.Series[bool]") -> str:
     """The first rows at which something is wrong."""
-    return _few(wrong.index[wrong])
+    return few(wrong.index[wrong])
 
 
-def _few(names: Iterable[object]) -> str:
+def few(names: Iterable[object]) -> str:
+    """The first of `names`, and how many more there are."""
     listed = list(map(str, names))
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")

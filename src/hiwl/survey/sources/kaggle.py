@@ -13,7 +13,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, replacing, scratch_folder
 from hiwl.core.layout import ID, RAW, RAW_IMAGES, RAW_TABLE, WORK
 from hiwl.core.settings import project_root, settings
-from hiwl.survey.pictures import look_into_archive
+from hiwl.survey.pictures import look
 from hiwl.survey.sources import Kaggle
 from hiwl.survey.text_table import read_text_table
 
@@ -56,7 +56,7 @@ def verify(images: Path, votes: Path, rows: int) -> pd.DataFrame:
     Raises:
         HiwlError: with the counts found, or the first galaxies that one of them lacks.
     """
-    pictures, table = look_into_archive(images), read_text_table(votes)
+    pictures, table = look(images), read_text_table(votes)
     if ID not in table:
         raise HiwlError(f"{votes}: its table has no column {ID}")
     voted = set(table[ID])
