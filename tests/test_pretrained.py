@@ -31,6 +31,6 @@ def test_they_are_what_their_sums_and_cards_say(folder: Path) -> None:
 def test_they_answer_and_know_a_spiral(folder: Path) -> None:
     classifier = Classifier.load(folder, "cpu")
     picture = decode((ROOT / "src/hiwl/model/galaxy.jpg").read_bytes(), classifier.pack).pixels
-    routed = classifier(np.stack([picture, picture[::-1]]))
+    routed = classifier(np.stack([picture, picture[::-1]])).routed
     assert [classifier.tree.classes[label] for label in routed.label] == ["SPI", "SPI"]
     assert routed.probabilities.sum(axis=1) == pytest.approx([1, 1])

@@ -12,7 +12,7 @@ FLOORS = [
     {"model"},
     {"survey"},
     {"training", "measure"},
-    {"stages"},
+    {"stages", "service"},
     {"params.py"},
     {"studies"},
     {"verbs"},

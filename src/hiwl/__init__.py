@@ -14,14 +14,15 @@ __version__ = "0.2.0"
 
 
 def load(weights: "str | Path") -> "Model":
-    """The classifier `weights`: a name in ``pretrained``, such as `best`, or a folder like those there.
+    """The classifier `weights`: a name in ``pretrained``, such as `best`, a folder like those there, or MLflow's URI of
+    a registered model, such as ``models:/hiwl@champion``.
 
     Call it with paths, bytes or arrays of pictures: it gives a table, a row a picture.
 
     Raises:
         HiwlError: there is no such folder, or it is not complete.
     """
-    from hiwl.core.layout import pretrained
+    from hiwl.core.registry import weights_folder
     from hiwl.model.answer import Model
 
-    return Model.load(pretrained(weights))
+    return Model.load(weights_folder(weights))

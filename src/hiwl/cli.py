@@ -1,6 +1,7 @@
 """The command `hiwl`: a stage of the pipeline, or one of the verbs beside it. Imports nothing slow."""
 
 import argparse
+import copy
 import errno
 import os
 import shutil
@@ -27,6 +28,10 @@ class Command(NamedTuple):
 
 
 PRETRAINED = {"name": {"help": "a folder of pretrained/, such as small"}}
+WEIGHTS = {
+    "default": "best",
+    "help": "of pretrained/ (best), a folder, or MLflow's URI, such as models:/hiwl@champion",
+}
 COMMANDS = {
     "raw": Command("stages", "bring the survey in (simulated, your own files, or Kaggle's)"),
     "select": Command("stages", "the clean selection from the votes"),
@@ -55,6 +60,58 @@ COMMANDS = {
             "--label": {"metavar": "COLUMN", "help": "the column of the class"},
         },
     ),
+    "classify": Command(
+        "verbs",
+        "one's own pictures into a table of answers",
+        {
+            "paths": {
+                "nargs": "+",
+                "metavar": "PATH",
+                "help": "pictures, folders, globs, zip archives, tables of paths (CSV, VOTable) or of bytes (Parquet)",
+            },
+            "--output": {"short": "-o", "required": True, "metavar": "FILE", "help": ".parquet, .csv, .fits or .vot"},
+            "--weights": WEIGHTS,
+            "--alpha": {
+                "type": float,
+                "default": 0.05,
+                "help": "error level of the prediction sets: the share that may miss the right class (.05)",
+            },
+            "--scale": {
+                "type": float,
+                "default": 1.0,
+                "help": "how many times smaller galaxies are shown than in training; the centre is enlarged (1)",
+            },
+            "--arcsec": {
+                "type": float,
+                "help": "arcseconds a pixel; with --radius, each picture's scale follows",
+            },
+            "--radius": {"metavar": "COLUMN", "help": "the table's Petrosian radii (90 %%), in arcseconds"},
+        },
+        needs_project=False,
+    ),
+    "check": Command(
+        "verbs",
+        "whether pictures are like those of training, so that their scores can be trusted: a page",
+        {
+            "paths": {"nargs": "+", "metavar": "PATH", "help": "as for classify"},
+            "--weights": WEIGHTS,
+            "--output": {"short": "-o", "default": "check.html", "metavar": "FILE", "help": "the page (check.html)"},
+        },
+        needs_project=False,
+    ),
+    "serve": Command(
+        "verbs",
+        "a model as a service on a network, with a page for people",
+        {
+            "--weights": WEIGHTS,
+            "--host": {"default": "127.0.0.1", "help": "0.0.0.0 for all that can reach this machine (127.0.0.1)"},
+            "--port": {"short": "-p", "type": int, "default": 5001, "help": "(5001)"},
+            "--timeout": {"type": int, "default": 60, "metavar": "SECONDS", "help": "of a request (60)"},
+            "--megabytes": {"type": int, "default": 64, "help": "of a request at most (64)"},
+            "--requests": {"type": int, "default": 32, "help": "at once at most; others are told to try again (32)"},
+        },
+        needs_project=False,
+    ),
     "study": Command(
         "verbs",
         "run what is missing of a study in conf/study, or put it into DVC's queue",
@@ -68,6 +125,19 @@ COMMANDS = {
     "redraw": Command("verbs", "how certain the labels are: draw the volunteers again from a survey's votes"),
     "publish": Command(
         "verbs", "the evaluated choice as weights for everyone, with their card, into pretrained/", PRETRAINED
+    ),
+    "trust": Command(
+        "verbs",
+        "fit and measure how far the answers of published weights can be trusted; renews docs/trust.md",
+        PRETRAINED
+        | {
+            "--others": {
+                "action": "append",
+                "default": [],
+                "metavar": "NAME=PATH",
+                "help": "pictures of another kind, to be told apart from the test galaxies (as for classify)",
+            }
+        },
     ),
     "adopt": Command("verbs", "register weights of pretrained/ as they are", PRETRAINED, needs_project=False),
     "promote": Command(
@@ -93,11 +163,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"hiwl {__version__}")
     verbs = parser.add_subparsers(dest="command", metavar="command")
-    for name, command in COMMANDS.items():
+    for name, command in copy.deepcopy(COMMANDS).items():
         text = f"stage: {command.help}" if command.room == "stages" else command.help
         verb = verbs.add_parser(name, help=text, description=text)
         for argument, meaning in command.arguments.items():
-            verb.add_argument(argument, **meaning)
+            names = [meaning.pop("short"), argument] if "short" in meaning else [argument]
+            verb.add_argument(*names, **meaning)
     given = vars(parser.parse_args(arguments))
     name = given.pop("command")
     if name is None:

@@ -19,7 +19,7 @@ def model() -> nn.Module:
 
 def answers(model: nn.Module, pictures: torch.Tensor, views: int, temperature: float = 1) -> np.ndarray:
     rows = torch.arange(len(pictures))
-    return average(predict(model, pictures, rows, SEEN, torch.device("cpu"), views), temperature)
+    return average(predict(model, pictures, rows, SEEN, torch.device("cpu"), range(views)), temperature)
 
 
 def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: nn.Module) -> None:
@@ -37,7 +37,7 @@ def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: n
 def test_one_view_is_the_picture_as_it_is_and_temperature_softens(model: nn.Module) -> None:
     pictures = torch.randint(256, (5, SIDE, SIDE, 3), dtype=torch.uint8)
     alone = predict(model, pictures, torch.arange(5), SEEN, torch.device("cpu"))
-    assert torch.equal(predict(model, pictures, torch.arange(5), SEEN, torch.device("cpu"), 8)[0], alone[0])
+    assert torch.equal(predict(model, pictures, torch.arange(5), SEEN, torch.device("cpu"), range(8))[0], alone[0])
     hot, cold = answers(model, pictures, 1, 10), answers(model, pictures, 1)
     assert (hot.max(axis=1) < cold.max(axis=1)).all()
     assert (hot.argmax(axis=1) == cold.argmax(axis=1)).all()

@@ -21,11 +21,11 @@ def test_features_are_what_the_last_layer_takes_in(name: str, head: str, tmp_pat
     node = node_of(name, 3, tmp_path)
     images = torch.randint(0, 256, (5, 72, 72, 3), dtype=torch.uint8)
     rows = np.array([4, 0, 2])
-    values = node.features(images, rows)
+    values = node.ask(images, rows).features
     layer = node.model.get_submodule(head)
     assert isinstance(layer, nn.Linear)
     inputs = images[torch.tensor(rows), 4:68, 4:68].permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         logits = node.model(node.preprocess.normalise(inputs))
-        torch.testing.assert_close(layer(torch.tensor(values)), logits, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(layer(values), logits, rtol=1e-3, atol=1e-4)
     assert not any(layer._forward_pre_hooks for layer in node.model.modules())

@@ -85,7 +85,9 @@ BAD = [b"", b"hello", PICTURES[0][:200], b"II*\0" + bytes(50), b"\xff\xd8\xff" +
 
 def test_the_pyfunc_and_the_classifier_agree_whatever_the_batch(folder: Path, model: Any) -> None:
     classifier = Classifier.load(folder / "choice", "cpu")
-    routed = classifier(np.stack([decode(picture, PackParams(crop=CROP, side=SIZE)).pixels for picture in PICTURES]))
+    routed = classifier(
+        np.stack([decode(picture, PackParams(crop=CROP, side=SIZE)).pixels for picture in PICTURES])
+    ).routed
     assert {len(path) for path in routed.routes} == {2, 3}  # some stop after the first layer, some do not
     for batch in (1, 7, len(PICTURES)):
         parts = [

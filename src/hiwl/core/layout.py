@@ -47,7 +47,7 @@ def pretrained(weights: str | Path) -> Path:
     for folder in (Path(weights), *(shelf / weights for shelf in shelves)):
         if (folder / "choice.json").exists():
             return folder
-    there = sorted({path.parent.name for shelf in shelves for path in shelf.glob("*/choice.json")})
+    there = sorted({path.parent.name for shelf in shelves for path in shelf.glob("[!.]*/choice.json")})
     raise HiwlError(
         f"{weights}: not a folder with choice.json; published weights are {', '.join(there) or 'not there'}"
     )

@@ -1,10 +1,13 @@
 """Versions of the registered model: which of two is better, which is the champion, whether its files are whole."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.files import digest, sha256
+from hiwl.core.layout import pretrained
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 CONTENT = "hiwl.content"  # the tag of a version that says what its files contain
@@ -50,6 +53,29 @@ def content_of(folder: Path) -> str:
     passed_over = {"MLmodel", "registered_model_meta", "conda.yaml", "python_env.yaml"}
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return digest({str(p.relative_to(folder)): sha256(p) for p in files if p.name not in passed_over})[:16]
+
+
+def weights_folder(weights: str | Path) -> Path:
+    """The folder of a model: of published weights, as :func:`hiwl.core.layout.pretrained` finds them, or of a
+    registered or logged model, by MLflow's URI (``models:/hiwl@champion``).
+
+    Raises:
+        HiwlError: there is no such model.
+    """
+    if not re.match(r"\w{2,}:/", str(weights)):
+        return pretrained(weights)
+    import mlflow
+
+    from hiwl.core import store
+
+    store.client()  # which tells MLflow where the registry is
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(str(weights))) / "artifacts/choice"
+    except Exception as error:  # of whatever store
+        raise HiwlError(f"{weights}: {str(error).splitlines()[0]}") from None
+    if not (folder / "choice.json").exists():
+        raise HiwlError(f"{weights}: not a model of hiwl")
+    return folder
 
 
 def is_whole(version: Any) -> bool:

@@ -63,7 +63,7 @@ def embed_nodes(
         group = shown[shown["node"] == name]
         if group.empty:
             continue
-        values = node.features(images, group["row"].to_numpy())
+        values = node.ask(images, group["row"].to_numpy()).features.numpy()
         of_test = (group["split"] == "test").to_numpy()
         silhouettes[name] = silhouette(values[of_test], group["class"].to_numpy(object)[of_test])
         parts.append(group[["node", "split", "class"]].assign(**dict(zip("xy", embed(values).T, strict=True))))

@@ -2,35 +2,74 @@
 
 import base64
 import binascii
-import contextlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.settings import settings
-from hiwl.model.classifier import Classifier
-from hiwl.model.pixels import MAGIC, BadImageError, Decoded, Pixels, central, decode
+from hiwl.model.classifier import Answers, Classifier
+from hiwl.model.pixels import MAGIC, MAX_BYTES, BadImageError, Decoded, Pixels, area, central, decode
+from hiwl.model.tree import Floats, Ints
+from hiwl.model.trust import ALPHA, Trust
 
-CHUNK = 64  # pictures decoded and answered at a time, which bounds memory
+MOST_SCALE = 64
+CHUNK = 32  # pictures answered at a time; the next are decoded meanwhile. It bounds memory
+AREA = 2**24  # pixels of them: who sends large pictures waits for them, not everybody
+AHEAD = 2
 IMAGE = "image"
+EMPTY = "empty"
+PREFIX = re.compile(rb"\s*data:[^,]{0,200},")
+OTHER_ALPHABET = bytes.maketrans(b"-_", b"+/")
+Objects = npt.NDArray[np.object_]
+
+
+class Picture(NamedTuple):
+    """A row of a table, decoded."""
+
+    row: int
+    decoded: Decoded | None
+    error: str | None
 
 
 class Model:
     """A classifier with its decoder: pictures in, a table out."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        trust: Trust | None,
+        answers: Callable[[Pixels], Answers] | None = None,
+    ) -> None:
         self.classifier = classifier
+        self.trust = trust
+        self._answers = answers or classifier  # the served model puts requests together in between
+        self._pool = ThreadPoolExecutor(settings().workers)  # Pillow decodes outside the interpreter's lock
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The model in a folder of ``choice.json`` and checkpoints."""
-        return cls(Classifier.load(folder, settings().accelerator))
+        classifier = Classifier.load(folder, settings().accelerator)
+        return cls(classifier, Trust.load(folder, classifier.tree.classes))
 
-    def __call__(self, pictures: Iterable[str | Path | bytes | Pixels]) -> pd.DataFrame:
+    @property
+    def columns(self) -> dict[str, type]:
+        """The answers that each picture gets, and their types."""
+        shares = {f"p_{name}": float for name in self.classifier.tree.classes}
+        trusted = {"prediction_set": str, "distance": float, "unlike": bool} if self.trust else {}
+        told = {"route": str, "views": int, "entropy": float, **trusted, "warning": str, "error": str}
+        return {"answer": str, "probability": float, **shares, **told}
+
+    def __call__(self, pictures: Iterable[str | Path | bytes | Pixels], alpha: float = ALPHA) -> pd.DataFrame:
         """Answer for pictures: paths, bytes of files, or (height, width, 3) uint8 arrays.
 
         A row for each, as :meth:`answer` gives them; of paths, with the path in a column `path`.
@@ -39,49 +78,145 @@ class Model:
         table = pd.DataFrame({IMAGE: pd.Series(given, dtype=object)})
         if any(isinstance(one, Path) for one in given):
             table.insert(0, "path", [str(one) if isinstance(one, Path) else None for one in given])
-        return self.answer(table)
+        return self.answer(table, alpha)
 
-    def answer(self, table: pd.DataFrame) -> pd.DataFrame:
+    def answer(
+        self,
+        table: pd.DataFrame,
+        alpha: float = ALPHA,
+        scale: float | Floats = 1.0,
+        until: float = math.inf,
+        each: Callable[[int], object] = lambda number: None,
+    ) -> pd.DataFrame:
         """Answer for the column `image` of `table`; its other columns come back in front of the answers.
 
         A cell holds the bytes of a picture's file (JPEG, PNG, TIFF, WebP or FITS), their base64 text, a ``Path`` or an
-        array. The answers are: `answer` (the class), its `probability`, `p_<class>` of every class, `route` through the
-        tree, `warning`, which says what was done to a picture that is too small, and `error`, which says what is wrong
-        with one that could not be read; its other answers are empty.
+        array. The answers are:
+
+        - `answer` (the class), its `probability`, `p_<class>` of every class, `route` through the tree, `views`: by how
+          many of the picture's eight symmetries it was seen;
+        - `entropy` of the probabilities, in nats;
+        - `prediction_set`: classes, among which the right one is with probability 1 - `alpha`, whichever it is;
+        - `distance` from what the model knows, 1 being what one in a hundred galaxies like those of training exceeds;
+          `unlike`: whether it is above 1;
+        - `warning`, which says what was done to a picture that is too small; and `error`, which says what is wrong with
+          one that could not be read: its other answers are empty.
+
+        `each` is called with the numbers of rows that are done. Where the pictures show galaxies smaller than those of
+        training, `scale` says how many times, of all or of each.
+
+        Raises:
+            HiwlError: `alpha` or `scale` is no such number.
+            TimeoutError: it is past `until` (of the monotonic clock) and not all is answered.
         """
-        images = table[IMAGE].tolist()
-        parts = [self._answer(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
-        answers = pd.concat(parts or [self._answer([])], ignore_index=True)
-        return pd.concat([table.drop(columns=IMAGE).reset_index(drop=True), answers], axis=1)
+        if not 0 < alpha < 1:
+            raise HiwlError(f"alpha is {alpha}: a share of errors between 0 and 1 is needed, such as 0.05")
+        scales = np.broadcast_to(np.asarray(scale, np.float64), len(table))
+        if not ((scales >= 1 / MOST_SCALE) & (scales <= MOST_SCALE)).all():
+            raise HiwlError(
+                f"a scale must lie between 1/{MOST_SCALE} and {MOST_SCALE}; found {scales.min()} to {scales.max()}"
+            )
+        images = np.empty(len(table), dtype=object)
+        images[:] = table[IMAGE].tolist() if len(table) else []
+        found = {name: np.full(len(table), None, object) for name in self.columns}
+        rows = self._rows(images, found["error"])
+        each(len(table) - len(rows))
+        for chunk in self._decoded(images, scales, rows):
+            if time.monotonic() > until:
+                raise TimeoutError
+            self._fill(found, chunk, alpha)
+            each(len(chunk))
+        given = table.drop(columns=[IMAGE, *(name for name in found if name in table)]).reset_index(drop=True)
+        columns = {name: pd.Series(values, dtype=object) for name, values in found.items()}
+        return pd.concat([given, pd.DataFrame(columns)], axis=1)
 
-    def _answer(self, images: Sequence[Any]) -> pd.DataFrame:
-        with ThreadPoolExecutor(settings().workers) as pool:  # Pillow decodes outside the interpreter's lock
-            decoded = list(pool.map(self._decode, images))
-        good = [row for row, picture in enumerate(decoded) if isinstance(picture, Decoded)]
-        pictures = [picture.pixels for picture in decoded if isinstance(picture, Decoded)]
-        side, classes = self.classifier.pack.side, self.classifier.tree.classes
-        routed = self.classifier(np.stack(pictures) if pictures else np.zeros((0, side, side, 3), np.uint8))
-        answers = pd.DataFrame(routed.probabilities, columns=[f"p_{name}" for name in classes], index=good)
-        answers.insert(0, "probability", routed.probabilities[np.arange(len(good)), routed.label])
-        answers.insert(0, "answer", np.array(classes, dtype=object)[routed.label])
-        answers["route"] = [" > ".join(path) for path in routed.routes]
-        answers = answers.reindex(range(len(images)))
-        answers["warning"] = [picture.warning or None if isinstance(picture, Decoded) else None for picture in decoded]
-        answers["error"] = [picture if isinstance(picture, str) else None for picture in decoded]
-        return answers.astype(object).where(answers.notna(), None)
+    def decoded(self, image: Any) -> Pixels | None:
+        """The packed pixels of one cell, None where it cannot be read."""
+        picture = self._decode(0, image, 1.0)
+        return picture.decoded.pixels if picture.decoded else None
 
-    def _decode(self, image: Any) -> Decoded | str:
+    def _rows(self, images: Objects, errors: Objects) -> Ints:
+        """Those that hold something; the others, which cost no work, get their error."""
+        is_empty = np.fromiter(map(is_nothing, images), bool, len(images))
+        errors[is_empty] = EMPTY
+        return np.flatnonzero(~is_empty)
+
+    def _decoded(self, images: Objects, scales: Floats, rows: Ints) -> Iterator[list[Picture]]:
+        """The pictures at `rows` in chunks; some are decoded ahead of those that are answered."""
+        ahead: deque[list[Future[Picture]]] = deque()
+        for chunk in _chunks(images, rows):
+            ahead.append([self._pool.submit(self._decode, row, images[row], scales[row]) for row in chunk])
+            if len(ahead) > AHEAD:
+                yield [picture.result() for picture in ahead.popleft()]
+        yield from ([picture.result() for picture in chunk] for chunk in ahead)
+
+    def _fill(self, found: dict[str, Objects], chunk: Sequence[Picture], alpha: float) -> None:
+        for row, _, error in chunk:
+            found["error"][row] = error
+        good = [(row, decoded) for row, decoded, _ in chunk if decoded is not None]
+        if not good:
+            return
+        rows, classes = [row for row, _ in good], self.classifier.tree.classes
+        pictures = np.stack([decoded.pixels for _, decoded in good])
+        routed, features, views = self._answers(pictures)
+        warnings = [decoded.warning for _, decoded in good]
+        shares = routed.probabilities
+        found["answer"][rows] = np.array(classes, dtype=object)[routed.label]
+        found["probability"][rows] = shares[np.arange(len(rows)), routed.label]
+        for number, name in enumerate(classes):
+            found[f"p_{name}"][rows] = shares[:, number]
+        found["route"][rows] = [" > ".join(path) for path in routed.routes]
+        found["views"][rows] = views
+        found["entropy"][rows] = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
+        if self.trust is not None:
+            sets = self.trust.sets(shares, alpha)
+            found["prediction_set"][rows] = [" ".join(np.array(classes)[inside]) for inside in sets]
+            distances = self.trust.distances(features)
+            found["distance"][rows] = distances
+            found["unlike"][rows] = distances > 1
+            sizes = self.trust.about_sizes(pictures)
+            warnings = ["; ".join(filter(None, both)) for both in zip(warnings, sizes, strict=True)]
+        found["warning"][rows] = [warning or None for warning in warnings]
+
+    def _decode(self, row: int, image: Any, scale: float) -> Picture:
         """The picture, or what is wrong with it."""
         try:
-            if isinstance(image, np.ndarray):
-                return central(image, self.classifier.pack)
-            return decode(to_bytes(image), self.classifier.pack)
+            if isinstance(image, np.ndarray) and image.ndim == 3:
+                decoded = central(image, self.classifier.pack, scale)
+            else:
+                decoded = decode(to_bytes(image), self.classifier.pack, scale)
         except (BadImageError, OSError) as error:
-            return str(error)
+            return Picture(row, None, str(error))
+        if not np.ptp(decoded.pixels, axis=(0, 1)).any():
+            return Picture(row, None, "blank: every pixel that is looked at has one colour")
+        return Picture(row, decoded, None)
+
+
+def _chunks(images: Objects, rows: Ints) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    pixels = 0
+    for row in rows.tolist():
+        size = area(images[row]) if isinstance(images[row], bytes) else 0
+        if chunk and (len(chunk) == CHUNK or pixels + size > AREA):
+            yield chunk
+            chunk, pixels = [], 0
+        chunk.append(row)
+        pixels += size
+    if chunk:
+        yield chunk
+
+
+def is_nothing(image: Any) -> bool:
+    """Whether a cell is empty: nothing, not a number, or text or bytes of no length."""
+    if image is None or image is pd.NA or image is pd.NaT or (isinstance(image, float) and math.isnan(image)):
+        return True
+    return isinstance(image, str | bytes) and not image
 
 
 def to_bytes(image: Any) -> bytes:
     """The bytes of a picture: those of the file at a ``Path``, bytes themselves, or decoded from base64 text.
+
+    Base64 is taken as people send it: with a `data:` prefix, line breaks, the alphabet of URLs, without padding.
 
     Raises:
         BadImageError: none of these.
@@ -89,12 +224,19 @@ def to_bytes(image: Any) -> bytes:
     """
     if isinstance(image, Path):
         return image.read_bytes()
+    if isinstance(image, BadImageError):  # whoever was to read it has said what is wrong
+        raise image
     if isinstance(image, str):
         image = image.encode("ascii", "replace")
     if not isinstance(image, bytes | bytearray | memoryview):
-        raise BadImageError(f"expected bytes or base64 text, found {type(image).__name__}")
+        raise BadImageError(
+            f"{type(image).__name__}: send the bytes of the picture's file, as base64 text in JSON or CSV"
+        )
     content = bytes(image)
-    if not content.startswith(MAGIC):
-        with contextlib.suppress(binascii.Error, ValueError):
-            return base64.b64decode(content, validate=True)  # MLflow leaves it so in some forms of JSON
-    return content
+    if content.startswith(MAGIC) or len(content) > 2 * MAX_BYTES:
+        return content
+    text = b"".join(PREFIX.sub(b"", content, count=1).split()).translate(OTHER_ALPHABET).rstrip(b"=")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return content  # of which `decode` says what it is not

@@ -24,6 +24,17 @@ def calibration_error(probabilities: Floats, answers: Ints, labels: Ints) -> flo
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def fit_sure(first: Floats, every: Floats, may_differ: float) -> float:
+    """From which probability on the answer of the first view can stand for that of every view: the least with which at
+    most the share `may_differ` of answers differs, by (n, K) probabilities of both. 2, beyond all, where none may."""
+    confidence = first.max(axis=1)
+    differing = np.sort(confidence[first.argmax(axis=1) != every.argmax(axis=1)])[::-1]
+    allowed = int(may_differ * len(first))
+    if not allowed:
+        return 2.0
+    return float(np.nextafter(differing[allowed], 2)) if allowed < len(differing) else 0.0
+
+
 def fit_temperature(logits: Tensor, labels: Ints) -> float:
     """The temperature by which (views, n, K) logits have to be divided for the least negative log-likelihood of the
     labels under the mean over views (Guo et al. 2017, section 4.2), between 1/20 and 20."""

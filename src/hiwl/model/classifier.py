@@ -1,10 +1,12 @@
 """The trained hierarchy, ready to use: the same for `evaluate`, for the served model and for everything later."""
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +16,17 @@ from torch import Tensor, nn
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_text
+from hiwl.core.settings import settings
 from hiwl.model import backbones
 from hiwl.model.features import penultimate
 from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.preprocess import Preprocess, view
-from hiwl.model.tree import Floats, Ints, Routed, Routing, Tree, route
+from hiwl.model.tree import ROOT, Floats, Ints, Routed, Routing, Tree, route
+from hiwl.model.trust import TRUST
 
-BATCH = 256
+BATCH = 128
 CHOICE_FILE = "choice.json"
+GRAPH = "network.onnx"
 SUMS = "SHA256SUMS"
 
 
@@ -32,18 +37,18 @@ def predict(
     rows: Tensor,
     preprocess: Preprocess,
     device: torch.device,
-    views: int = 1,
+    views: Sequence[int] = (0,),
 ) -> Tensor:
     """Logits (views, len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform.
 
-    Of the eight rotations by quarter turns and reflections of each picture, the first `views`.
+    By each of `views`, numbers of the eight rotations by quarter turns and reflections of a picture.
     """
     if isinstance(model, nn.Module):
         model.eval()
     parts = []
     for part in rows.split(BATCH):
         inputs = preprocess(images[part.to(images.device)].to(device))
-        parts.append(torch.stack([model(view(inputs, number)).float() for number in range(views)]))
+        parts.append(torch.stack([model(view(inputs, number)).float() for number in views]))
     return torch.cat(parts, dim=1)
 
 
@@ -53,26 +58,76 @@ def average(logits: Tensor, temperature: float) -> Floats:
     return result
 
 
+class Seen(NamedTuple):
+    """What a node says of n pictures."""
+
+    logits: Tensor
+    """(views, n, children)."""
+    features: Tensor
+    """(n, width): penultimate features of the first of these views."""
+
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
 class Node:
-    """One trained node: a checkpoint and what `node.json` says of it."""
+    """One trained node: a checkpoint, what `node.json` says of it, and the graph beside it if there is one."""
 
     def __init__(self, description: dict[str, Any], checkpoint: Path, device: torch.device) -> None:
         self.preprocess = Preprocess(description["input"], tuple(description["mean"]), tuple(description["std"]))
+        self.description = description
+        self.checkpoint = checkpoint
         self.device = device
-        self.model = backbones.create(description["backbone"], len(description["children"]), "scratch", None).model
-        self.model.load_state_dict(load_file(checkpoint))  # also of half precision, to the model's own
-        self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        has_graph = device.type == "cpu" and checkpoint.with_name(GRAPH).exists()
+        self._network = self.by_engine if has_graph else self.by_torch
 
-    def logits(self, images: Tensor, rows: Ints, views: int) -> Tensor:
-        """(views, len(rows), children)."""
-        return predict(self.model, images, torch.from_numpy(rows), self.preprocess, self.device, views)
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network itself."""
+        model = backbones.create(self.description["backbone"], len(self.description["children"]), "scratch", None).model
+        model.load_state_dict(load_file(self.checkpoint))  # also of half precision, to the model's own
+        return model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
-    def features(self, images: Tensor, rows: Ints) -> npt.NDArray[np.float32]:
-        """Penultimate features, (len(rows), width), of packed uint8 `images` at `rows`."""
-        with penultimate(self.model) as parts:
-            self.logits(images, rows, views=1)
-        result: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-        return result
+    @cached_property
+    def by_torch(self) -> Network:
+        """Logits and features of inputs, by torch."""
+        return partial(_by_torch, self.model)
+
+    @cached_property
+    def by_engine(self) -> Network:
+        """The same, by ONNX Runtime."""
+        from hiwl.model.engine import Engine
+
+        return Engine(self.checkpoint.with_name(GRAPH), load_file(self.checkpoint), settings().threads)
+
+    def ask(self, images: Tensor, rows: Ints, views: Sequence[int] = (0,), by: Network | None = None) -> Seen:
+        """What the node says of packed uint8 `images` at `rows`, by each of `views` (see :func:`view`)."""
+        network, width = by or self._network, len(self.description["children"])
+        seen = predict(
+            lambda inputs: torch.cat(network(inputs), dim=1),
+            images,
+            torch.tensor(rows),
+            self.preprocess,
+            self.device,
+            views,
+        ).cpu()
+        return Seen(seen[..., :width], seen[0, :, width:])
+
+
+def _by_torch(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    with penultimate(model) as parts:
+        logits: Tensor = model(inputs).float()
+    return logits, parts[0].to(logits.device)
+
+
+class Answers(NamedTuple):
+    """What the tree says of n pictures."""
+
+    routed: Routed
+    features: npt.NDArray[np.float32]
+    """(n, width): the root's penultimate features of each picture as it stands."""
+    views: Ints
+    """(n,): by how many views at most the nodes on its way have seen each picture."""
 
 
 class Classifier:
@@ -87,6 +142,7 @@ class Classifier:
         self.views: int = choice["views"]
         self.routing: Routing = choice["routing"]
         self.temperatures: dict[str, float] = choice["temperatures"]
+        self.sure: dict[str, float] = choice.get("sure", {})
 
     @classmethod
     def load(cls, folder: Path, accelerator: str = "auto") -> Self:
@@ -101,24 +157,47 @@ class Classifier:
         nodes = {name: Node(one, folder / name / one["file"], device) for name, one in choice["nodes"].items()}
         return cls(choice, nodes)
 
-    def __call__(self, images: Pixels | Tensor) -> Routed:
+    def __call__(self, images: Pixels | Tensor) -> Answers:
         """Answers for (n, side, side, 3) uint8 pictures."""
-        pictures = images if isinstance(images, Tensor) else torch.from_numpy(images)
-        return route(
-            self.tree,
-            lambda node, rows: average(self.nodes[node].logits(pictures, rows, self.views), self.temperatures[node]),
-            len(pictures),
-            self.shares,
-            self.routing,
-        )
+        pictures = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+        views = np.zeros(len(pictures), np.int64)
+        features: list[Tensor] = [torch.empty(0, 0)]
+
+        def probabilities_of(name: str, rows: Ints) -> Floats:
+            probabilities, asked, seen = self._ask(name, pictures, rows)
+            views[rows] = np.maximum(views[rows], asked)
+            if name == ROOT:
+                features[0] = seen
+            return probabilities
+
+        routed = route(self.tree, probabilities_of, len(pictures), self.shares, self.routing)
+        return Answers(routed, features[0].numpy(), views)
+
+    def _ask(self, name: str, pictures: Tensor, rows: Ints) -> tuple[Floats, Ints, Tensor]:
+        """Probabilities by a node, by how many views, and features: first by one view, and where that leaves the answer
+        open, by the mean over all."""
+        node, temperature = self.nodes[name], self.temperatures[name]
+        first, features = node.ask(pictures, rows)
+        probabilities = average(first, temperature)
+        is_open = probabilities.max(axis=1) < self.sure.get(name, math.inf)
+        if self.views > 1 and is_open.any():
+            rest, _ = node.ask(pictures, rows[is_open], range(1, self.views))
+            every = torch.cat([first[:, torch.from_numpy(is_open)], rest])
+            probabilities[is_open] = average(every, temperature)
+        return probabilities, np.where(is_open, self.views, 1), features
 
 
 def copy_model(folder: Path, to: Path) -> None:
-    """Bring ``choice.json`` and the checkpoints that it names, and nothing else, from `folder` into the folder `to`."""
+    """Bring ``choice.json``, what was fitted for it, the checkpoints that it names and their graphs, and nothing else,
+    from `folder` into the folder `to`."""
     shutil.copyfile(folder / CHOICE_FILE, to / CHOICE_FILE)
+    if (folder / TRUST).exists():
+        shutil.copyfile(folder / TRUST, to / TRUST)
     for node, chosen in json.loads((to / CHOICE_FILE).read_text())["nodes"].items():
         (to / node).mkdir()
-        shutil.copyfile(folder / node / chosen["file"], to / node / chosen["file"])
+        for file in (chosen["file"], GRAPH):
+            if (folder / node / file).exists():
+                shutil.copyfile(folder / node / file, to / node / file)
     write_sums(to)
 
 

@@ -68,11 +68,12 @@ class BadImageError(HiwlError):
     """A picture that cannot be used; the message says why and holds nothing of the picture."""
 
 
-def decode(content: bytes, params: PackParams) -> Decoded:
+def decode(content: bytes, params: PackParams, scale: float = 1.0) -> Decoded:
     """The central `params.crop` pixels in square of a picture's file, at `params.side`.
 
-    Smaller sizes come from averaging over areas (Pillow's box filter), never from a smaller crop. 16 bits are cut to
-    8; grey and palettes become colours; what is transparent becomes black, as the sky is.
+    Where the picture shows its galaxy smaller than the survey's pictures do, `scale` says how many times: so much less
+    is kept, and enlarged. Smaller sizes come from averaging over areas (Pillow's box filter), never from a smaller
+    crop. 16 bits are cut to 8; grey and palettes become colours; what is transparent becomes black, as the sky is.
 
     Raises:
         BadImageError: empty, too large, of another format, truncated, or of floating-point values that are no FITS.
@@ -82,7 +83,7 @@ def decode(content: bytes, params: PackParams) -> Decoded:
     if len(content) > MAX_BYTES:
         raise BadImageError(f"{len(content)} bytes; at most {MAX_BYTES} are taken")
     if content.startswith((FITS, GZIP)):
-        return _central(Image.fromarray(_stretched(content, params.fits)), params)
+        return _central(Image.fromarray(_stretched(content, params.fits)), params, scale)
     try:
         picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF", "WEBP"))
     except Image.DecompressionBombError:
@@ -92,10 +93,10 @@ def decode(content: bytes, params: PackParams) -> Decoded:
     _check_size(*picture.size)
     if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
         raise BadImageError("a TIFF of physical values: a picture of 8 or 16 bits, or a FITS file, is needed")
-    return _central(_in_colours(picture), params)
+    return _central(_in_colours(picture), params, scale)
 
 
-def central(pixels: Pixels, params: PackParams) -> Decoded:
+def central(pixels: Pixels, params: PackParams, scale: float = 1.0) -> Decoded:
     """As :func:`decode`, of a (height, width, 3) uint8 array.
 
     Raises:
@@ -104,7 +105,7 @@ def central(pixels: Pixels, params: PackParams) -> Decoded:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise BadImageError(f"expected (height, width, 3) uint8, found {pixels.shape} {pixels.dtype}")
     _check_size(pixels.shape[1], pixels.shape[0])
-    return _central(Image.fromarray(pixels), params)
+    return _central(Image.fromarray(pixels), params, scale)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -127,8 +128,20 @@ def _in_colours(picture: Image.Image) -> Image.Image:
         raise BadImageError("truncated or damaged") from None
 
 
-def _central(picture: Image.Image, params: PackParams) -> Decoded:
-    (width, height), crop, size, warning = picture.size, params.crop, params.side, ""
+def area(content: bytes) -> int:
+    """About how many pixels a picture's file holds, by its header; 0 where it has none."""
+    if content.startswith((FITS, GZIP)):
+        return len(content)
+    try:
+        width, height = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF", "WEBP")).size
+    except Exception:  # what `decode` says of it counts
+        return 0
+    return width * height
+
+
+def _central(picture: Image.Image, params: PackParams, scale: float) -> Decoded:
+    (width, height), size, warning = picture.size, params.side, ""
+    crop = max(1, round(params.crop / scale))
     if min(width, height) < crop:
         warning = f"{width} x {height} pixels, smaller than {crop} x {crop}: "
         if params.small == "pad":

@@ -40,6 +40,7 @@ def view(inputs: Tensor, number: int) -> Tensor:
 
 
 @cache  # made on the host each time, they would have it wait for a GPU
+@torch.inference_mode(False)  # whoever asks first: others may want gradients
 def _factors(of: Preprocess, device: torch.device) -> tuple[Tensor, Tensor]:
     scale = torch.tensor([1 / (255 * s) for s in of.std], device=device)
     shift = torch.tensor([-m / s for m, s in zip(of.mean, of.std, strict=True)], device=device)

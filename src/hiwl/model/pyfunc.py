@@ -1,14 +1,20 @@
 """The registered model: MLflow reads this file as code (no pickles) and calls `predict`; see `hiwl.model.answer`."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.memory import keep_freed_memory
-from hiwl.model.answer import IMAGE, Model
+from hiwl.model.answer import Model
+from hiwl.model.requests import Server, seconds_of_server, to_table
+from hiwl.model.together import Together
 
 
 class Pyfunc(PythonModel):
@@ -17,14 +23,30 @@ class Pyfunc(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the choice and its checkpoints from the model's own folder."""
         keep_freed_memory()
-        self.model = Model.load(Path(context.artifacts["choice"]))
+        model = Model.load(Path(context.artifacts["choice"]))
+        self.model = Model(model.classifier, model.trust, Together(model.classifier))
+        self._server: Server | None = None
+        self._starting = threading.Lock()
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Answer for every row of `model_input`."""
-        if model_input[IMAGE].map(lambda cell: isinstance(cell, list)).any():
-            # One form of request (`inputs`) arrives with all its pictures in one cell.
-            model_input = model_input[[IMAGE]].explode(IMAGE, ignore_index=True)
-        return self.model.answer(model_input)
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answer for every row of `model_input`, in whatever form MLflow hands it on (`to_table`).
+
+        `params` may hold `alpha` and `scale` (see `Model.answer`).
+        """
+        try:
+            table = to_table(model_input)
+            if (seconds := seconds_of_server()) is None:
+                return self.model.answer(table, **(params or {}))
+            with self._starting:
+                self._server = self._server or Server(self.model, seconds)
+            until = self._server.until()
+            self._server.check(table)
+            return self.model.answer(table, **(params or {}), until=until)
+        except HiwlError as error:
+            raise MlflowException(str(error), error_code=BAD_REQUEST) from None
+        except TimeoutError:
+            message = "stopped: the time limit has passed, and nobody waits for the answer any more"
+            raise MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE) from None
 
 
 mlflow.models.set_model(Pyfunc())

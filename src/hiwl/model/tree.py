@@ -49,6 +49,9 @@ class ChooseParams(Section):
     """Answers are averaged over so many of a picture's eight rotations and reflections."""
     routing: Routing = "hard"
     """`hard`: down the likeliest child (the paper); `soft`: products of probabilities over every way."""
+    may_differ: float = Field(0.0, ge=0, le=1)
+    """Where the first view leaves no doubt the others are not asked, which may change this share of validation answers
+    at each node; 0: every picture is seen by every view."""
     calibrated: bool = False
     """Divide each node's logits by the temperature that fits its validation galaxies best."""
 

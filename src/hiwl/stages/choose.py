@@ -1,9 +1,9 @@
 """Stage `choose`: every combination of the nodes' checkpoints on the validation set; the best one serves.
 
-Writes to ``models/choice``: ``choice.json`` (which checkpoints serve, and how: views, routing, temperatures) and these
-checkpoints, a model to load; ``combinations.csv``, ``record.json``. Writes ``reports/validation.json``. The best is the
-combination of highest accuracy; among equals that of highest mean recall; then that of the nodes' better-ranked
-checkpoints, root first.
+Writes to ``models/choice``: ``choice.json`` (which checkpoints serve, and how: views, routing, temperatures), these
+checkpoints with their graphs, and ``trust.safetensors``, a model to load; ``combinations.csv``, ``record.json``. Writes
+``reports/validation.json``. The best is the combination of highest accuracy; among equals that of highest mean recall;
+then that of the nodes' better-ranked checkpoints, root first.
 """
 
 import itertools
@@ -22,11 +22,13 @@ from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE, VALIDATI
 from hiwl.core.record import Record, run_name, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
-from hiwl.model.calibration import calibration_error, fit_temperature
+from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
 from hiwl.model.pixels import PackParams
-from hiwl.model.tree import ChooseParams, Floats, HierarchyParams, Ints, Tree, route
+from hiwl.model.tree import ROOT, ChooseParams, Floats, HierarchyParams, Ints, Tree, route
+from hiwl.model.trust import Features, Trust
 from hiwl.survey.packed import Part, read_split
+from hiwl.training.export import export
 
 
 class Answers(NamedTuple):
@@ -35,6 +37,9 @@ class Answers(NamedTuple):
     probabilities: Floats
     """(n, children)."""
     temperature: float
+    sure: float
+    """From which probability on the first view decides alone (`may_differ`)."""
+    features: Features
 
 
 def main() -> None:
@@ -67,6 +72,7 @@ def main() -> None:
         "views": params.views,
         "routing": params.routing,
         "temperatures": {name: answers[name, best[name]].temperature for name in tree.nodes},
+        **({"sure": {name: answers[name, best[name]].sure for name in tree.nodes}} if params.may_differ else {}),
         "validation_accuracy": best["accuracy"],
         "nodes": {
             name: {key: value for key, value in description.items() if key not in ("checkpoints", "shares")}
@@ -80,11 +86,17 @@ def main() -> None:
     metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
     metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
     record = record.finished(metrics)
+    served = {name: answers[name, best[name]].probabilities for name in tree.nodes}
+    routed = route(tree, lambda node, rows: served[node][rows], len(labels), shares, params.routing)
+    features = answers[ROOT, best[ROOT]].features
+    trust = Trust.fit(routed.probabilities, labels, features, validation.images.numpy(), tree.classes)
     with replacing_folder(CHOICE) as beside:
         write_json(beside / CHOICE_FILE, choice)
-        for name in tree.nodes:
+        trust.save(beside)
+        for name, description in descriptions.items():
             (beside / name).mkdir()
             shutil.copyfile(folder / name / best[name], beside / name / best[name])
+            export(Node(description, beside / name / best[name], torch.device("cpu")))
         table.to_csv(beside / "combinations.csv", index=False)
         write_json(beside / "record.json", record.to_json())
         write_sums(beside)
@@ -133,14 +145,17 @@ def score(
 
 def _answers(tree: Tree, name: str, node: Node, validation: Part, params: ChooseParams) -> Answers:
     labels = validation.labels
-    logits = node.logits(validation.images, np.arange(len(labels)), params.views)
-    temperature = 1.0
+    logits, features = node.ask(validation.images, np.arange(len(labels)), range(params.views))
+    temperature, below = 1.0, np.full(len(labels), True)
     if params.calibrated:
         child_of = tree.labels(name)
         own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[labels]
         below = own >= 0
         temperature = fit_temperature(logits[:, torch.from_numpy(below)], own[below])
-    return Answers(average(logits, temperature), temperature)
+    first, every = average(logits[:1], temperature), average(logits, temperature)
+    sure = fit_sure(first[below], every[below], params.may_differ)
+    is_sure = first.max(axis=1) >= sure
+    return Answers(np.where(is_sure[:, None], first, every), temperature, sure, features.numpy())
 
 
 def _record(

@@ -33,7 +33,7 @@ def main() -> None:
     galaxies, images, labels = read_split("test", classifier.tree)
     if not galaxies:
         raise HiwlError("no galaxy to test on; bring a larger survey, or raise split.held_out")
-    routed = classifier(images)
+    routed = classifier(images).routed
     metrics, per_class = measure_routed(labels, routed, classes)
 
     choice = Record.model_validate_json((CHOICE / "record.json").read_text())

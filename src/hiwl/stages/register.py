@@ -29,6 +29,7 @@ from hiwl.core.registry import CHALLENGER, CHAMPION, CONTENT, compare, content_o
 from hiwl.core.section import Section, read_section
 
 CODE = ("core", "model")  # the folders that the served model runs: saved with it, so that it answers as it did
+KINDS = {str: "string", float: "double", int: "long", bool: "boolean"}
 EXAMPLE = Path(str(hiwl.__file__)).parent / "model/galaxy.jpg"  # a simulated spiral
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     params = RegisterParams.parse(read_section("register"), "register")
     record = read_evaluated()
     pass_gate(record.metrics, params.gate)  # before anything is written
+    check_engine(CHOICE)
     with replacing_folder(SERVED) as beside:
         beside.rmdir()  # MLflow makes it
         save(beside, CHOICE)
@@ -61,21 +63,32 @@ def pass_gate(metrics: dict[str, float], gate: dict[str, float]) -> None:
         raise HiwlError(f"register.gate: {'; '.join(low)}. Nothing was registered and no alias was moved.")
 
 
+def check_engine(choice: Path) -> None:
+    """See to it that the engine answers as torch does, at every node, for every test galaxy."""
+    import numpy as np
+
+    from hiwl.model.classifier import Classifier
+    from hiwl.survey.packed import read_split
+    from hiwl.training.export import check_export
+
+    classifier = Classifier.load(choice, "cpu")
+    _, images, labels = read_split("test", classifier.tree)
+    for node in classifier.nodes.values():
+        check_export(node, images, np.arange(len(labels)))
+
+
 def save(folder: Path, choice: Path) -> None:
     """Save the model in the folder `choice`, and the code that answers, as an MLflow model `folder`."""
     import mlflow
     import pandas as pd
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    from hiwl.model.answer import IMAGE
-    from hiwl.model.classifier import Classifier, copy_model
+    from hiwl.model.answer import IMAGE, Model
+    from hiwl.model.classifier import copy_model
+    from hiwl.model.trust import ALPHA
 
-    classes = Classifier.load(choice, "cpu").tree.classes
-    outputs = [("answer", DataType.string), ("probability", DataType.double)]
-    outputs += [(f"p_{name}", DataType.double) for name in classes]
-    outputs += [(name, DataType.string) for name in ("route", "warning", "error")]
+    outputs = Model.load(choice).columns
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch, "choice")  # MLflow keeps the folders' names
         weights.mkdir()
@@ -88,9 +101,9 @@ def save(folder: Path, choice: Path) -> None:
                 artifacts={"choice": str(weights)},
                 code_paths=[str(code)],
                 signature=ModelSignature(
-                    # Bytes or base64 text; anything else is answered too, by a row that says what is wrong with it.
-                    inputs=Schema([ColSpec(AnyType(), IMAGE)]),
-                    outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outputs]),
+                    # None of inputs: MLflow would drop every column beside `image`, and they are to come back.
+                    outputs=Schema([ColSpec(KINDS[kind], name, required=False) for name, kind in outputs.items()]),
+                    params=ParamSchema([ParamSpec("alpha", "double", ALPHA), ParamSpec("scale", "double", 1.0)]),
                 ),
                 input_example=pd.DataFrame({IMAGE: [base64.b64encode(EXAMPLE.read_bytes()).decode()]}),
                 pip_requirements=requirements(code),
@@ -195,14 +208,14 @@ def _log(client: Any, folder: Path, name: str, record: Record, run_id: str) -> A
     """Log the saved model with its run, as MLflow saves it anew, and register it; give the version."""
     import mlflow
     from mlflow.entities import Metric
-    from mlflow.models import Model
+    from mlflow.models import Model as Saved
 
-    saved = Model.load(folder)
+    saved = Saved.load(folder)
     (code,) = (folder / "code").glob("hiwl_*")
     mlflow.set_experiment(experiment_id=store.experiment(client))
     with _importable(code):
         # What pyfunc.log_model calls; that one would open the run again, and end it now.
-        info = Model.log(
+        info = Saved.log(
             artifact_path=None,
             name=name,
             flavor=mlflow.pyfunc,

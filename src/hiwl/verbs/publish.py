@@ -8,6 +8,7 @@ card's figures were measured on: the halved weights answer the test set anew.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from hiwl.core.record import Record, check_data, read_evaluated, results_folder
 from hiwl.core.settings import settings
 from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.model.backbones import create, library_of
-from hiwl.model.classifier import CHOICE_FILE, Classifier, read_sums, write_sums
+from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier, read_sums, write_sums
 from hiwl.model.tree import Ints
+from hiwl.model.trust import TRUST
 from hiwl.params import definition
 from hiwl.studies.plan import questions_of
 from hiwl.survey.packed import read_split
@@ -59,8 +61,10 @@ def halve(folder: Path, to: Path) -> None:
         if library_of(node["backbone"]) == "timm":
             _describe_to_timm(node, to / name)
         save_file(halved(folder / name / node["file"]), to / name / WEIGHTS)
+        shutil.copyfile(folder / name / GRAPH, to / name / GRAPH)
         node["file"] = WEIGHTS
     write_json(to / CHOICE_FILE, choice)
+    shutil.copyfile(folder / TRUST, to / TRUST)
     write_sums(to)
 
 
@@ -87,7 +91,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     choice = classifier.choice
     classes = classifier.tree.classes
     _, images, labels = read_split("test", classifier.tree)
-    routed = classifier(images)
+    routed = classifier(images).routed
     metrics, per_class = measure_routed(labels, routed, classes)
     before = read_table(REPORTS / "answers.csv.gz", ["answer"])["answer"].to_numpy()
     half = record.finished(test_metrics(metrics, per_class))

@@ -1,0 +1,65 @@
+"""`hiwl serve`: a registered model, or weights, as a service on a network, with a page for people."""
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from hiwl.core.errors import HiwlError
+from hiwl.core.registry import weights_folder
+
+
+def main(weights: str, host: str, port: int, timeout: int, megabytes: int, requests: int) -> None:
+    """Serve until told to stop; requests that are under way are answered first.
+
+    Raises:
+        HiwlError: there is no such model, or the port is taken.
+    """
+    import socket
+
+    import uvicorn
+
+    os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(timeout)  # MLflow's; the model reads it too
+    from hiwl.service.app import Limits, create
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise HiwlError(f"{host}:{port}: {error.strerror}; name another --port or --host") from None
+    app = create(load(weights), Limits(megabytes << 20, requests))
+    print(f"serve: http://{host}:{port}/ (Ctrl-C stops)", flush=True)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.is_stopping = True
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=timeout)
+    Server(config).run()
+
+
+def load(weights: str) -> "mlflow.pyfunc.PyFuncModel":  # type: ignore[name-defined]  # noqa: F821
+    """The model as MLflow loads it: a registered one with its own code, weights with the code at hand.
+
+    From a copy that lasts as long as this process, whatever becomes of the model's folder.
+    """
+    import mlflow
+
+    from hiwl.stages.register import save
+
+    folder = weights_folder(weights)
+    scratch = tempfile.mkdtemp(prefix="hiwl-serve-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    copy, saved = Path(scratch, "model"), folder.parents[1]
+    if (saved / "MLmodel").exists():
+        shutil.copytree(saved, copy)
+    else:
+        save(copy, folder)
+    return mlflow.pyfunc.load_model(str(copy))

@@ -1,0 +1,89 @@
+"""Tables of answers in the formats that astronomers open: Parquet, CSV, FITS, VOTable."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hiwl.core.errors import HiwlError
+
+Writer = Callable[[list[Path], Path], None]
+
+
+def writer_of(path: Path) -> Writer:
+    """What joins parts (Parquet files of one schema) into a table of the kind that `path` ends in.
+
+    Raises:
+        HiwlError: it ends in none.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise HiwlError(f"{path}: tables end in {', '.join(WRITERS)}")
+    return WRITERS[path.suffix.lower()]
+
+
+def _parquet(parts: list[Path], to: Path) -> None:
+    schema = _schema(parts)
+    with pq.ParquetWriter(to, schema) as file:
+        for part in parts:
+            file.write_table(_in(schema, pq.read_table(part)))
+
+
+def _csv(parts: list[Path], to: Path) -> None:
+    schema = _schema(parts)
+    with to.open("w", newline="", encoding="utf-8") as file:
+        for number, part in enumerate(parts):
+            table = _in(schema, pq.read_table(part)).to_pandas(types_mapper=pd.ArrowDtype)  # whole numbers stay whole
+            table.to_csv(file, index=False, header=number == 0)
+
+
+def _fits(parts: list[Path], to: Path) -> None:
+    table = _astropy(parts)
+    for name in table.colnames:
+        if table[name].dtype.kind == "U":  # FITS has no others
+            table[name] = np.char.encode(np.asarray(table[name]), "ascii", "backslashreplace")
+    table.write(to, format="fits")
+
+
+def _votable(parts: list[Path], to: Path) -> None:
+    _astropy(parts).write(to, format="votable")
+
+
+WRITERS: dict[str, Writer] = {".parquet": _parquet, ".csv": _csv, ".fits": _fits, ".vot": _votable}
+
+
+def _astropy(parts: list[Path]) -> Any:
+    """As astropy's table. What is missing is an empty text, not a number, 0 or false: FITS knows nothing else."""
+    from astropy.table import Table
+
+    schema = _schema(parts)
+    joined = pa.concat_tables([_in(schema, pq.read_table(part)) for part in parts]).to_pandas()
+    columns: dict[str, Any] = {}
+    for field in schema:
+        column = joined[field.name]
+        if pa.types.is_floating(field.type):
+            columns[field.name] = column.to_numpy(np.float64)
+        elif pa.types.is_integer(field.type):
+            columns[field.name] = column.fillna(0).to_numpy(np.int64)
+        elif pa.types.is_boolean(field.type):
+            columns[field.name] = column.fillna(False).to_numpy(bool)
+        else:
+            columns[field.name] = column.map(lambda cell: "" if pd.isna(cell) else str(cell)).to_numpy(str)
+    return Table(columns)
+
+
+def _schema(parts: list[Path]) -> pa.Schema:
+    """One for all parts: inputs may bring columns of their own."""
+    if not parts:
+        raise HiwlError("no picture was given; there is nothing to write")
+    return pa.unify_schemas([pq.read_schema(part).remove_metadata() for part in parts], promote_options="permissive")
+
+
+def _in(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    missing = [field for field in schema if field.name not in table.column_names]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
