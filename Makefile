@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Compiled modules are kept, whatever the shell says: the pipeline and its tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup repro test test-fast check lock floors benchmarks
+.PHONY: help setup repro test test-fast test-elsewhere check lock floors benchmarks
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: setup  ## every test
 
 test-fast: setup  ## every test that starts no process and takes no while
 	pytest -n auto -m "not process"
+
+test-elsewhere: setup  ## those of the page and of Spark: they need Chromium, Java 17 and `pip install pyspark`
+	pytest --elsewhere
 
 check: setup  ## format, lint, strict types
 	ruff format --check .

@@ -25,10 +25,17 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # tests state be
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--elsewhere` runs the tests that need a browser or a Java, and no others."""
+    parser.addoption("--elsewhere", action="store_true", help="the tests that need Chromium, Java and pyspark, alone")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of the evaluated project on one worker, so that no other waits while it is made; of those that need a
     finished pipeline one at the very start, which makes it, and the others at the end."""
+    elsewhere = config.getoption("--elsewhere")
+    items[:] = [item for item in items if (item.get_closest_marker("elsewhere") is not None) == elsewhere]
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "evaluated" in fixtures and not item.get_closest_marker("xdist_group"):

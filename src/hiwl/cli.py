@@ -112,6 +112,16 @@ COMMANDS = {
         },
         needs_project=False,
     ),
+    "spark": Command(
+        "verbs",
+        "a survey on a cluster: Parquet of pictures in, Parquet of answers out",
+        {
+            "table": {"help": "a Parquet dataset with a column `image` of the bytes of pictures, wherever Spark reads"},
+            "output": {"help": "a Parquet dataset of answers; what is there already is not done again"},
+            "--weights": WEIGHTS,
+        },
+        needs_project=False,
+    ),
     "study": Command(
         "verbs",
         "run what is missing of a study in conf/study, or put it into DVC's queue",

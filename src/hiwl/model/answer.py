@@ -196,7 +196,7 @@ def _chunks(images: Objects, rows: Ints) -> Iterator[list[int]]:
     chunk: list[int] = []
     pixels = 0
     for row in rows.tolist():
-        size = area(images[row]) if isinstance(images[row], bytes) else 0
+        size = area(to_bytes(images[row])) if isinstance(images[row], bytes | str) else 0
         if chunk and (len(chunk) == CHUNK or pixels + size > AREA):
             yield chunk
             chunk, pixels = [], 0

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from hiwl.core.errors import HiwlError
-from hiwl.model.answer import IMAGE, Model, is_nothing
+from hiwl.model.answer import IMAGE, Model, is_nothing, to_bytes
 from hiwl.model.pixels import area
 from hiwl.model.tree import ROOT
 
@@ -75,7 +75,7 @@ class Server:
                 f"{self._seconds:.0f} s, and takes as many in a request. Send several requests, have the server "
                 "started with a longer --timeout, or use `hiwl classify`, which has none"
             )
-        pixels = sum(area(cell) for cell in pictures if isinstance(cell, bytes))
+        pixels = sum(area(to_bytes(cell)) for cell in pictures if isinstance(cell, bytes | str))
         if pixels > MOST_PIXELS:
             raise HiwlError(
                 f"pictures of {pixels} pixels in all; a request may hold {MOST_PIXELS}. Send several requests"

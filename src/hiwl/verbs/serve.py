@@ -46,12 +46,14 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
 
 
 def load(weights: str) -> "mlflow.pyfunc.PyFuncModel":  # type: ignore[name-defined]  # noqa: F821
-    """The model as MLflow loads it: a registered one with its own code, weights with the code at hand.
-
-    From a copy that lasts as long as this process, whatever becomes of the model's folder.
-    """
+    """The model as MLflow loads it: a registered one with its own code, weights with the code at hand."""
     import mlflow
 
+    return mlflow.pyfunc.load_model(str(saved_model(weights)))
+
+
+def saved_model(weights: str) -> Path:
+    """The folder of an MLflow model, a copy that lasts as long as this process, whatever becomes of where it was."""
     from hiwl.stages.register import save
 
     folder = weights_folder(weights)
@@ -62,4 +64,4 @@ def load(weights: str) -> "mlflow.pyfunc.PyFuncModel":  # type: ignore[name-defi
         shutil.copytree(saved, copy)
     else:
         save(copy, folder)
-    return mlflow.pyfunc.load_model(str(copy))
+    return copy
