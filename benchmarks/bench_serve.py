@@ -1,50 +1,67 @@
-"""1,000 images in one Parquet request to `mlflow models serve` of models/served: images a second, peak memory."""
+"""`hiwl serve` of pretrained/best under 1, 8 and 32 clients of 1 and of 64 pictures: images a second, latency."""
 
-import io
+import base64
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
-import pandas as pd
+import numpy as np
 import requests
 
-from common import jpegs, machine, peak_memory, seconds, spread
+from common import jpegs, machine, peak_memory
 
-COUNT = 1000
+SECONDS = 8
 
 
 def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["mlflow", "models", "serve", "-m", "models/served", "--env-manager", "local", "-p", str(port)]
+    command = ["hiwl", "serve", "--weights", "best", "--port", str(port)]
     server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(server, f"http://127.0.0.1:{port}/ping")
-        idle = peak_memory(server.pid)
-        buffer = io.BytesIO()
-        pd.DataFrame({"image": jpegs(50) * (COUNT // 50)}).to_parquet(buffer)
-
-        def ask() -> None:
-            answer = requests.post(
-                f"http://127.0.0.1:{port}/invocations",
-                data=buffer.getvalue(),
-                headers={"Content-Type": "application/vnd.apache.parquet"},
-                timeout=600,
-            )
-            rows = answer.json()["predictions"]
-            assert len(rows) == COUNT
-            assert all(row["error"] is None for row in rows)
-
-        times = seconds(ask, 3)
+        wait_for(server, f"http://127.0.0.1:{port}/ready")
         print(machine())
-        print(f"{COUNT} images in one Parquet request: {spread([COUNT / t for t in times], 'images/s')}")
-        print(f"peak memory of the server: {idle:.0f} MB before, {peak_memory(server.pid):.0f} MB after")
+        print(f"peak memory of the server: {peak_memory(server.pid):.0f} MB before")
+        texts = [base64.b64encode(content).decode() for content in jpegs(64, side=264)]
+        for pictures in (1, 64):
+            for clients in (1, 8, 32):
+                print(load(f"http://127.0.0.1:{port}/invocations", texts[:pictures], clients))
+        print(f"peak memory of the server: {peak_memory(server.pid):.0f} MB after")
     finally:
         os.killpg(server.pid, signal.SIGKILL)
+
+
+def load(address: str, texts: list[str], clients: int) -> str:
+    """Every client asks again as soon as it is answered."""
+    body = {"inputs": {"image": texts}}
+    times: list[float] = []
+    until = time.monotonic() + SECONDS
+
+    def ask() -> None:
+        session = requests.Session()
+        while time.monotonic() < until:
+            start = time.perf_counter()
+            answer = session.post(address, json=body, timeout=120)
+            assert len(answer.json()["predictions"]) == len(texts)
+            times.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    speed = len(times) * len(texts) / (time.perf_counter() - start)
+    middle, late = np.quantile(times, (0.5, 0.99))
+    return (
+        f"{clients} clients of {len(texts)} pictures: {speed:.0f} images/s, p50 {middle:.3f} s, p99 {late:.3f} s "
+        f"(n = {len(times)})"
+    )
 
 
 def wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 mend_torchvision()  # some tests import torchvision and timm themselves
 hypothesis.settings.register_profile("untimed", deadline=None)  # tests state behaviour, on however busy a machine
+hypothesis.settings.register_profile("many", deadline=None, max_examples=10_000)  # pytest --hypothesis-profile many
 hypothesis.settings.load_profile("untimed")
 
 

@@ -50,7 +50,7 @@ def server(evaluated: Project) -> Iterator[str]:
 def assert_same(answers: pd.DataFrame, wanted: pd.DataFrame) -> None:
     for name in ("answer", "route", "prediction_set", "error"):
         assert answers[name].fillna("").tolist() == wanted[name].fillna("").tolist(), name
-    for name in (*(column for column in wanted if column.startswith("p_")), "distance", "entropy"):
+    for name in (*wanted.filter(like="p_"), "distance", "entropy"):
         found, asked = (table[name].to_numpy(float, na_value=np.nan) for table in (answers, wanted))
         np.testing.assert_allclose(found, asked, atol=1e-5, rtol=1e-4, err_msg=name)
 
