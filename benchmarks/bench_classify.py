@@ -14,6 +14,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
+
+from hiwl.model.torchvision_mend import mend_torchvision
+
+mend_torchvision()
 from torchvision import transforms
 
 from common import jpegs, machine, spread

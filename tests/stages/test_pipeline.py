@@ -112,7 +112,7 @@ def test_a_new_split_seed_reruns_the_split_and_what_follows_but_not_the_pack(pro
     assert "Stage 'pack' didn't change" in said
     assert "Stage 'select' didn't change" in said
     changed = json.loads(project.run("dvc", "status", "--json").stdout.splitlines()[-1])
-    assert set(changed) == {"train@root", "choose", "evaluate"}
+    assert set(changed) == {"train@root", "choose", "evaluate", "register"}
 
 
 def test_a_broken_contract_leaves_nothing_downstream_changed(project: Project) -> None:

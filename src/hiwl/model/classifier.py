@@ -78,8 +78,7 @@ class Node:
         self.description = description
         self.checkpoint = checkpoint
         self.device = device
-        has_graph = device.type == "cpu" and checkpoint.with_name(GRAPH).exists()
-        self._network = self.by_engine if has_graph else self.by_torch
+        self._has_graph = device.type == "cpu" and checkpoint.with_name(GRAPH).exists()
 
     @cached_property
     def model(self) -> nn.Module:
@@ -95,14 +94,15 @@ class Node:
 
     @cached_property
     def by_engine(self) -> Network:
-        """The same, by ONNX Runtime."""
+        """The same, by OpenVINO."""
         from hiwl.model.engine import Engine
 
         return Engine(self.checkpoint.with_name(GRAPH), load_file(self.checkpoint), settings().threads)
 
     def ask(self, images: Tensor, rows: Ints, views: Sequence[int] = (0,), by: Network | None = None) -> Seen:
         """What the node says of packed uint8 `images` at `rows`, by each of `views` (see :func:`view`)."""
-        network, width = by or self._network, len(self.description["children"])
+        network = by or (self.by_engine if self._has_graph else self.by_torch)
+        width = len(self.description["children"])
         seen = predict(
             lambda inputs: torch.cat(network(inputs), dim=1),
             images,

@@ -3,7 +3,6 @@
 import io
 import warnings
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from hiwl.model.features import penultimate
 from hiwl.model.tree import Ints
 
 TOLERANCE = 1e-4  # of logits
+OWN = "network."  # how the exporter calls what is of `_Graph.network`
 
 
 class _Graph(nn.Module):
@@ -31,7 +31,7 @@ class _Graph(nn.Module):
 
 
 def export(node: Node) -> None:
-    """Write ``network.onnx``, the graph of the node's network, beside its checkpoint, which keeps the numbers."""
+    """Write ``network.onnx``, the graph of the node's network, beside its checkpoint, which fills its numbers in."""
     import onnx
 
     size, network = node.preprocess.size, node.model
@@ -53,33 +53,22 @@ def export(node: Node) -> None:
         )
     model = onnx.load_from_string(content.getvalue())
     model.graph.name, model.producer_version = "network", ""
-    del model.graph.input[1:]
     numbers = {name for name, value in network.state_dict().items() if value.is_floating_point()}
-    for value in model.graph.initializer:
-        own = value.name.removeprefix("network.")
-        if own in numbers:
-            _move_outside(value, own)
-            numbers.remove(own)
-    if numbers:
-        print(
-            f"{node.checkpoint.parent.name}: no graph for ONNX Runtime: it would lack {', '.join(sorted(numbers)[:3])}"
-        )
+    there = {value.name for value in model.graph.input}
+    if lacking := numbers - {name.removeprefix(OWN) for name in there}:
+        print(f"{node.checkpoint.parent.name}: torch answers; a graph would lack {', '.join(sorted(lacking)[:3])}")
         return
+    kept = [value for value in model.graph.initializer if value.name.removeprefix(OWN) not in numbers]
+    inputs = [value for value in model.graph.input if value.name.removeprefix(OWN) in {INPUT, *numbers}]
+    del model.graph.initializer[:], model.graph.input[:]
+    model.graph.initializer.extend(kept)
+    model.graph.input.extend(inputs)
+    for value in model.graph.input:
+        value.name = value.name.removeprefix(OWN)
     for operation in model.graph.node:
-        operation.input[:] = [name.removeprefix("network.") for name in operation.input]
+        operation.input[:] = [name.removeprefix(OWN) for name in operation.input]
     with replacing(node.checkpoint.with_name(GRAPH)) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _move_outside(value: "onnx.TensorProto", name: str) -> None:  # type: ignore[name-defined] # noqa: F821
-    import onnx
-
-    length = int(np.prod(value.dims)) * 4
-    value.name = name
-    value.ClearField("raw_data")
-    value.data_location = onnx.TensorProto.EXTERNAL
-    for key, said in (("location", "checkpoint"), ("offset", "0"), ("length", str(length))):
-        value.external_data.add(key=key, value=said)
 
 
 def check_export(node: Node, images: Tensor, rows: Ints) -> float:
@@ -95,7 +84,7 @@ def check_export(node: Node, images: Tensor, rows: Ints) -> float:
     changed = int((engine.argmax(1) != network.argmax(1)).sum())
     if changed or difference > TOLERANCE:
         raise HiwlError(
-            f"{node.checkpoint.parent.name}: ONNX Runtime answers otherwise than torch: {changed} of {len(rows)} "
+            f"{node.checkpoint.parent.name}: OpenVINO answers otherwise than torch: {changed} of {len(rows)} "
             f"answers, logits by up to {difference:.1e} (at most {TOLERANCE:.0e}). Nothing was registered"
         )
     return difference

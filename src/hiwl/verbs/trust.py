@@ -59,12 +59,7 @@ def main(name: str, others: list[str]) -> None:
         fit(beside)
         numbers = measure(beside, given)
         write_json(beside / NUMBERS, numbers)
-        card = (beside / "README.md").read_text()
-        listed = [
-            f"| {file} | {(beside / file).stat().st_size} | `{digest}` |\n"
-            for file, digest in read_sums(beside).items()
-        ]
-        write_text(beside / "README.md", FILES.sub(lambda found: found[1] + "".join(listed), card))
+        list_files(beside)
     write_page()
     print(f"trust: {folder} and {PAGE}")
 
@@ -92,6 +87,15 @@ def fit(folder: Path) -> None:
     trust.save(folder)
     write_json(folder / CHOICE_FILE, choice)
     write_sums(folder)
+
+
+def list_files(folder: Path) -> None:
+    """Renew the card's table of files."""
+    card = (folder / "README.md").read_text()
+    listed = [
+        f"| {file} | {(folder / file).stat().st_size} | `{digest}` |\n" for file, digest in read_sums(folder).items()
+    ]
+    write_text(folder / "README.md", FILES.sub(lambda found: found[1] + "".join(listed), card))
 
 
 def _sure(classifier: Classifier, name: str, validation: Part) -> float:
