@@ -1,6 +1,6 @@
 """A network as OpenVINO runs it on a CPU: several times as fast as torch, in single precision (benchmarks/results.txt).
 
-``network.onnx`` holds the graph alone. Its numbers are inputs, which the checkpoint beside it fills, so one graph serves
+``network.onnx`` holds the graph alone. Its numbers are inputs, which the checkpoint beside it fills: one graph serves
 a checkpoint and its half-precision copy, and nothing is kept twice.
 """
 
