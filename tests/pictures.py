@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -48,3 +49,14 @@ def jpeg(seed: int, side: int = 60) -> bytes:
     y, x = np.mgrid[:side, :side] / side - 0.5
     light = 255 * np.exp(-np.hypot(x / rng.uniform(0.05, 0.4), y / rng.uniform(0.05, 0.4)))[..., None]
     return encode((light * rng.uniform(0.2, 1, 3)).astype(np.uint8), "JPEG")
+
+
+def folder_of(folder: Path, number: int) -> Path:
+    """A new folder of `number` pictures (``00.jpg``, ...), a broken and a blank one, and a file that is none."""
+    folder.mkdir()
+    for seed in range(number):
+        (folder / f"{seed:02}.jpg").write_bytes(jpeg(seed, side=256))
+    (folder / "broken.jpg").write_bytes(jpeg(1)[:300])
+    (folder / "bläck.png").write_bytes(encode(np.zeros((256, 256, 3), np.uint8)))
+    (folder / "notes.txt").write_text("none")
+    return folder

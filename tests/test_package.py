@@ -32,7 +32,12 @@ def test_the_wheel_answers_a_picture_where_nothing_else_of_the_repository_is(tmp
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"hiwl/pretrained/small/choice.json", "hiwl/verbs/card.md.jinja", "hiwl/py.typed"} <= names
+    assert {
+        "hiwl/pretrained/best/choice.json",
+        "hiwl/pretrained/small/choice.json",
+        "hiwl/verbs/card.md.jinja",
+        "hiwl/py.typed",
+    } <= names
     assert not [name for name in names if "best" in name or "tests" in name]
     # -S: nothing of what is installed here but what the wheel holds and the packages that it asks for.
     path = os.pathsep.join([str(tmp_path / "site"), *_others(tmp_path / "others")])

@@ -26,9 +26,9 @@ def test_every_form_of_mlflow_becomes_the_same_table() -> None:
     ):
         assert to_table(given_)["image"].tolist() == ["a", "b"]
     assert to_table({"image": "a", "id": "x"}).to_dict("records") == [{"image": "a", "id": "x"}]
-    with pytest.raises(HiwlError, match="a column 'image' of pictures is needed; found picture"):
+    with pytest.raises(HiwlError, match="a column 'image' of pictures is needed; none of the 1"):
         to_table({"picture": ["a"]})
-    with pytest.raises(HiwlError, match="columns of one length are needed; found image 2, id 1"):
+    with pytest.raises(HiwlError, match="columns of one length are needed; found 2, 1"):
         to_table({"image": ["a", "b"], "id": ["x"]})
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hiwl.service import app
 from hiwl.service.app import Guard, Limits, Measures
 
 LIMITS = Limits(body=1000, requests=2)
@@ -30,7 +31,11 @@ class Inner:
 
 
 async def ask(
-    guard: Guard, body: bytes = b"{}", headers: dict[str, str] | None = None, method: str = "POST"
+    guard: Guard,
+    body: bytes = b"{}",
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    is_typed: bool = True,
 ) -> tuple[int, dict[str, str], bytes]:
     """A request, its body in two parts."""
     parts = [body[: len(body) // 2], body[len(body) // 2 :]]
@@ -43,7 +48,8 @@ async def ask(
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    typed = {"Content-Type": "application/json"} if is_typed else {}
+    given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (typed | (headers or {})).items()]
     scope = {"type": "http", "method": method, "path": "/invocations", "headers": given}
     await guard(scope, receive, send)
     found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -70,6 +76,37 @@ def test_what_is_too_large_is_refused_and_never_reaches_the_model(headers: dict[
     status, _, body = run(inner, b"x" * 1001, headers=headers)
     assert (status, inner.got) == (413, b"")
     assert json.loads(body)["message"] == "too large: at most 0 MB are taken in a request"
+
+
+def test_a_body_where_none_belongs_and_a_request_without_a_content_type_are_refused() -> None:
+    assert run(Inner(), b"body", method="PUT")[0] == 413
+    assert run(Inner(), b"", method="GET")[0] == 200
+    bare = {"Content-Length": "2"}
+    assert asyncio.run(ask(Guard(Inner(), LIMITS, Measures()), headers=bare, is_typed=False))[0] == 415  # type: ignore[arg-type]
+
+
+def test_a_request_that_does_not_come_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "PATIENCE", 0.05)
+
+    async def crowd() -> None:
+        guard = Guard(Inner(), LIMITS, Measures())  # type: ignore[arg-type]
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def never() -> MutableMapping[str, Any]:
+            await asyncio.sleep(60)
+            return {}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/x\nFORGED", "headers": []}
+        slow = [asyncio.create_task(guard(dict(scope), never, send)) for _ in range(9)]
+        await asyncio.sleep(0)
+        assert (await ask(guard))[0] == 200
+        await asyncio.gather(*slow)
+        assert {message["status"] for message in sent if "status" in message} == {408}
+
+    asyncio.run(crowd())
 
 
 def test_more_requests_than_can_be_answered_are_told_to_try_again() -> None:
@@ -100,7 +137,7 @@ def test_errors_repeat_nothing_of_the_request_or_the_server(status: int, said: b
 
 
 def test_the_models_own_words_about_a_request_are_passed_on() -> None:
-    said = {"message": "Failed to predict data '   image\n0  secret'. \nError: alpha is 7: a share is needed"}
+    said = {"message": "Failed to predict data '   image\n0  secret'. \nError: hiwl: alpha is 7: a share is needed"}
     assert json.loads(run(Inner(400, json.dumps(said).encode()))[2])["message"] == "alpha is 7: a share is needed"
 
 

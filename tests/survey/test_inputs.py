@@ -107,3 +107,39 @@ def test_no_picture_is_read_before_it_is_its_turn(tmp_path: Path) -> None:
     (tmp_path / "4.jpg").unlink()
     assert len(one) == 5
     assert np.array([len(table) for table in one.tables(1, 3)]).tolist() == [3, 1]
+
+
+def test_whole_numbers_stay_whole_beside_rows_that_have_none(folder: Path, tmp_path: Path) -> None:
+    large = 1237648720693755918
+    table = pd.DataFrame({"objid": pd.array([large, None], "Int64"), "image": [jpeg(1), jpeg(2)]})
+    table.to_parquet(tmp_path / "t.parquet")
+    assert whole(find([str(tmp_path / "t.parquet")]))["objid"].tolist()[0] == large
+    (folder / "t.csv").write_text(f"objid,file\n{large},cut outs/a.jpg\n")
+    both = whole(find([str(folder / "t.csv"), str(folder / "cut outs")]))
+    assert both["objid"].tolist()[0] == str(large)  # more digits than every integer has
+    (folder / "t.csv").write_text("objid,file\n587722952767439450,cut outs/a.jpg\n")
+    both = whole(find([str(folder / "t.csv"), str(folder / "cut outs")]))
+    assert both["objid"].tolist()[0] == 587722952767439450
+    assert both["objid"].isna().sum() == 3
+
+
+def test_columns_that_are_called_as_ours_make_room_and_an_index_is_a_column(folder: Path, tmp_path: Path) -> None:
+    (folder / "t.csv").write_text("path,image,filename\nrun7,42,cut outs/a.jpg\n")
+    (row,) = whole(find([str(folder / "t.csv")])).to_dict("records")
+    assert (row["given_path"], row["given_image"], row["path"]) == ("run7", 42, "cut outs/a.jpg")
+    table = pd.DataFrame({"objid": ["x"], "image": ["thumb"], "content": [jpeg(1)]}).set_index("objid")
+    table.to_parquet(tmp_path / "t.parquet")
+    (row,) = whole(find([str(tmp_path / "t.parquet")])).to_dict("records")
+    assert (row["objid"], row["given_image"], row["image"]) == ("x", "thumb", jpeg(1))
+
+
+def test_another_file_of_the_same_name_is_another_input(folder: Path) -> None:
+    before = find([str(folder / "cut outs")])[0].names
+    assert find([str(folder / "cut outs")])[0].names == before
+    (folder / "cut outs/a.jpg").write_bytes(jpeg(9, side=80))
+    assert find([str(folder / "cut outs")])[0].names != before
+
+
+def test_a_glob_of_everything_takes_each_picture_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert len(whole(find(["cut outs/**"]))) == 3

@@ -14,7 +14,7 @@ from astropy.table import Table
 
 from hiwl.core.errors import HiwlError
 from hiwl.verbs import classify
-from pictures import encode, jpeg, noise
+from pictures import encode, folder_of, jpeg, noise
 from project import Project, environment
 
 OPTIONS: dict[str, Any] = {"weights": "models/choice", "alpha": 0.05, "scale": 1.0, "arcsec": None, "radius": None}
@@ -26,14 +26,7 @@ def run(paths: list[Path], output: Path, **options: Any) -> None:
 
 @pytest.fixture
 def pictures(evaluated: Project, tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(12):
-        (folder / f"{number:02}.jpg").write_bytes(jpeg(number, side=256))
-    (folder / "12 broken.jpg").write_bytes(jpeg(1)[:300])
-    (folder / "13 bläck.png").write_bytes(encode(np.zeros((256, 256, 3), np.uint8)))
-    (folder / "notes.txt").write_text("none")
-    return folder
+    return folder_of(tmp_path / "pictures", 12)
 
 
 def test_a_folder_becomes_a_table_in_each_format_with_a_row_for_every_picture(
@@ -75,7 +68,7 @@ def test_columns_of_a_table_come_back_and_scales_follow_from_its_radii(pictures:
     assert list(first)[:4] == ["path", "ra", "petroR90_r", "answer"]
     assert first["ra"].tolist() == table["ra"].tolist()
     pd.testing.assert_frame_equal(first, second)  # 50 pixels of .4 are 20 arcseconds, twice 10
-    with pytest.raises(HiwlError, match="--radius r90: the table has path, ra, petroR90_r"):
+    with pytest.raises(HiwlError, match="--radius r90: there is path, ra, petroR90_r"):
         run([pictures / "table.csv"], tmp_path / "c.parquet", arcsec=0.4, radius="r90")
     with pytest.raises(HiwlError, match="--arcsec and --radius belong together"):
         run([pictures / "table.csv"], tmp_path / "d.parquet", arcsec=0.4)
@@ -101,7 +94,6 @@ def test_what_is_begun_goes_on_and_parts_of_another_run_are_left_alone(
     assert not (tmp_path / "answers.parquet").exists()
     with pytest.raises(HiwlError, match=r"holds answers of another run \(alpha 0.05, now 0.1\)"):
         run([pictures], tmp_path / "answers.parquet", alpha=0.1)
-    (pictures / "00.jpg").write_bytes(b"is not looked at again")
     run([pictures], tmp_path / "answers.parquet")
     assert written == 4
     assert (tmp_path / "answers.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -150,3 +142,32 @@ def test_a_large_picture_is_answered(evaluated: Project, tmp_path: Path) -> None
     (tmp_path / "large/large.png").write_bytes(encode(noise(64, 64).repeat(40, 0).repeat(40, 1)))
     run([tmp_path / "large"], tmp_path / "a.csv")
     assert pd.read_csv(tmp_path / "a.csv")["answer"].notna().all()
+
+
+def test_inputs_of_all_kinds_share_a_table_whatever_their_columns(pictures: Path, tmp_path: Path) -> None:
+    files = sorted(path.name for path in pictures.glob("0*.jpg"))
+    pd.DataFrame(
+        {"file": files[:2], "objid": [1237648720693755918, 2], "distance": [7.5, 8.5], "größe": [1, 2]}
+    ).to_csv(pictures / "a.csv", index=False)
+    pd.DataFrame({"file": files[2:4], "objid": ["007", "x"], "DISTANCE": [1, 2]}).to_csv(
+        pictures / "b.csv", index=False
+    )
+    for kind in ("parquet", "csv", "fits", "vot"):
+        run([pictures / "a.csv", pictures / "b.csv", pictures / files[5]], tmp_path / f"answers.{kind}")
+    answers = pd.read_parquet(tmp_path / "answers.parquet")
+    assert answers["objid"].tolist()[:4] == ["1237648720693755918", "2", "007", "x"]
+    assert answers["given_distance"].tolist()[:2] == [7.5, 8.5]
+    assert answers["answer"].notna().all()
+    assert len(Table.read(tmp_path / "answers.fits")) == len(Table.read(tmp_path / "answers.vot")) == 5
+
+
+def test_a_radius_that_makes_no_sense_takes_the_scale_and_a_mistyped_option_locks_nothing(
+    pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "t.csv").write_text("file,r\n00.jpg,10\n01.jpg,0.01\n02.jpg,\n")
+    with pytest.raises(HiwlError, match="alpha is 5"):
+        run([pictures / "t.csv"], tmp_path / "a.parquet", alpha=5.0)
+    run([pictures / "t.csv", pictures / "03.jpg"], tmp_path / "a.parquet", arcsec=0.4, radius="r")
+    assert pd.read_parquet(tmp_path / "a.parquet")["answer"].notna().all()
+    with pytest.raises(HiwlError, match="no picture was given"):
+        run([pictures / "*.csv"], tmp_path / "b.parquet")

@@ -88,7 +88,8 @@ class Model:
         until: float = math.inf,
         each: Callable[[int], object] = lambda number: None,
     ) -> pd.DataFrame:
-        """Answer for the column `image` of `table`; its other columns come back in front of the answers.
+        """Answer for the column `image` of `table`; its other columns come back in front of the answers, one that is
+        called as an answer with `given_` before its name.
 
         A cell holds the bytes of a picture's file (JPEG, PNG, TIFF, WebP or FITS), their base64 text, a ``Path`` or an
         array. The answers are:
@@ -126,7 +127,8 @@ class Model:
                 raise TimeoutError
             self._fill(found, chunk, alpha)
             each(len(chunk))
-        given = table.drop(columns=[IMAGE, *(name for name in found if name in table)]).reset_index(drop=True)
+        given = table.drop(columns=IMAGE).reset_index(drop=True)
+        given = given.rename(columns={name: f"given_{name}" for name in found if name in given})
         columns = {name: pd.Series(values, dtype=object) for name, values in found.items()}
         return pd.concat([given, pd.DataFrame(columns)], axis=1)
 

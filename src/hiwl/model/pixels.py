@@ -130,8 +130,10 @@ def _in_colours(picture: Image.Image) -> Image.Image:
 
 def area(content: bytes) -> int:
     """About how many pixels a picture's file holds, by its header; 0 where it has none."""
-    if content.startswith((FITS, GZIP)):
-        return len(content)
+    if content.startswith(GZIP):
+        return max(len(content), int.from_bytes(content[-4:], "little")) // 4  # its last bytes say how long it was
+    if content.startswith(FITS):
+        return len(content) // 4
     try:
         width, height = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF", "WEBP")).size
     except Exception:  # what `decode` says of it counts
@@ -168,7 +170,7 @@ def _stretched(content: bytes, params: Stretch) -> Pixels:
     try:
         if content.startswith(GZIP):
             with gzip.open(io.BytesIO(content)) as packed:
-                content = packed.read(8 * MAX_BYTES)
+                content = packed.read(4 * MAX_BYTES)
         with fits.open(io.BytesIO(content)) as units:
             shapes: list[tuple[int, ...]] = [unit.shape if unit.is_image else () for unit in units]
             number = next(number for number, shape in enumerate(shapes) if len(shape) in (2, 3) and 0 not in shape)

@@ -1,5 +1,6 @@
 """The registered model: MLflow reads this file as code (no pickles) and calls `predict`; see `hiwl.model.answer`."""
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel
 
 from hiwl.core.errors import HiwlError
@@ -15,6 +16,9 @@ from hiwl.core.memory import keep_freed_memory
 from hiwl.model.answer import Model
 from hiwl.model.requests import Server, seconds_of_server, to_table
 from hiwl.model.together import Together
+
+MARK = "hiwl: "  # by which a service tells the model's words, which repeat nothing of a request, from MLflow's
+LOG = logging.getLogger("hiwl.model")
 
 
 class Pyfunc(PythonModel):
@@ -43,10 +47,13 @@ class Pyfunc(PythonModel):
             self._server.check(table)
             return self.model.answer(table, **(params or {}), until=until)
         except HiwlError as error:
-            raise MlflowException(str(error), error_code=BAD_REQUEST) from None
+            raise MlflowException(f"{MARK}{error}", error_code=BAD_REQUEST) from None
         except TimeoutError:
-            message = "stopped: the time limit has passed, and nobody waits for the answer any more"
+            message = f"{MARK}stopped: the time limit has passed, and nobody waits for the answer any more"
             raise MlflowException(message, error_code=TEMPORARILY_UNAVAILABLE) from None
+        except Exception:
+            LOG.exception("a request failed")  # MLflow would blame the request
+            raise MlflowException(f"{MARK}the model failed; its log says why", error_code=INTERNAL_ERROR) from None
 
 
 mlflow.models.set_model(Pyfunc())

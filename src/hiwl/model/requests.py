@@ -35,15 +35,14 @@ def to_table(given: Any) -> pd.DataFrame:
         columns = {name: _column(values) for name, values in given.items()}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise HiwlError(f"columns of one length are needed; found {said}")
+            raise HiwlError(f"columns of one length are needed; found {', '.join(map(str, lengths.values()))}")
         table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     else:
         table = pd.DataFrame({IMAGE: pd.Series(_column(given), dtype=object)})
     if IMAGE not in table and list(map(str, table)) == ["0"]:
         table = table.set_axis([IMAGE], axis=1)  # Spark passes one column without its name
     if IMAGE not in table:
-        raise HiwlError(f"a column {IMAGE!r} of pictures is needed; found {', '.join(map(str, table)) or 'none'}")
+        raise HiwlError(f"a column {IMAGE!r} of pictures is needed; none of the {len(table.columns)} is called so")
     return table.reset_index(drop=True)
 
 
@@ -97,10 +96,12 @@ def _rate(model: Model) -> float:
     """Pictures a second, by a try of the root at 32 of noise: by all views, or by two, which is what galaxies need on
     average where one can decide alone (docs/trust.md)."""
     classifier = model.classifier
-    side, views = classifier.pack.side, min(classifier.views, 2 if classifier.sure else 8)
+    can_decide_alone = bool(classifier.sure) and max(classifier.sure.values()) < 1
+    side, views = classifier.pack.side, min(classifier.views, 2 if can_decide_alone else 8)
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (32, side, side, 3), np.uint8))
     rows = np.arange(len(noise))
     classifier.nodes[ROOT].ask(noise, rows[:1])  # what is made at the first call
     start = time.perf_counter()
     classifier.nodes[ROOT].ask(noise, rows, range(views))
-    return len(noise) / (time.perf_counter() - start)
+    nodes = len(classifier.nodes) if classifier.routing == "soft" else 1
+    return len(noise) / (time.perf_counter() - start) / nodes

@@ -25,12 +25,15 @@ from hiwl.service.explain import explain
 PAGE = Path(__file__).with_name("page.html")
 LOG = logging.getLogger("hiwl.serve")
 GIVEN_ID = re.compile(r"[\w.-]{1,64}")
-OURS = re.compile(r"^Failed to predict data .*?\nError: (?P<said>[^\n]*)$", re.DOTALL)
+OURS = re.compile(r"\nError: hiwl: (?P<said>[^\n]*)$")  # the model's, as MLflow wraps them
+KNOWN = ("/", "/invocations", "/explain", "/ping", "/health", "/version", "/ready", "/metrics")
+PATIENCE = 30  # seconds until a request has been sent
 POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SAID = {
     400: "not one of MLflow's forms: JSON with dataframe_split, dataframe_records, instances or inputs; CSV; Parquet",
     404: "no such address",
     405: "no such method at this address",
+    408: "the request did not come within {patience} s",
     413: "too large: at most {megabytes} MB are taken in a request",
     415: "send application/json, text/csv or application/vnd.apache.parquet, in UTF-8",
     503: "busy: {most} requests are being answered; try again",
@@ -89,7 +92,7 @@ def create(model: PyFuncModel, limits: Limits) -> "Guard":
     async def explained(request: Request) -> Response:
         picture = await asyncio.to_thread(explain, inner, await request.body())
         if picture is None:
-            return JSONResponse({"message": "not a picture that can be answered"}, 400)
+            return JSONResponse({"message": "\nError: hiwl: not a picture that can be answered"}, 400)
         return Response(picture, media_type="image/png")
 
     guard = Guard(app, limits, measures)
@@ -119,42 +122,54 @@ class Guard:
         answer = _Answer(request_id)
         start = time.perf_counter()
         counts = scope["method"] == "POST"
-        if counts and self._under_way >= self._limits.requests:
+        body = await self._read(headers, receive, answer, self._limits.body if counts else 0)
+        if body is not None and counts and self._under_way >= self._limits.requests:
             answer.fail(503)
-        else:
+        elif body is not None and scope["path"] == "/invocations" and counts and b"content-type" not in headers:
+            answer.fail(415)
+        elif body is not None:
             self._under_way += counts
             self._measures.under_way.set(self._under_way)
             try:
-                await self._pass_on(scope, headers, receive, answer)
+                await self._pass_on(scope, body, receive, answer)
             finally:
                 self._under_way -= counts
                 self._measures.under_way.set(self._under_way)
         await answer.send(send, self._limits)
         seconds = time.perf_counter() - start
-        path = scope["path"] if answer.status != 404 else "other"
+        path = scope["path"] if scope["path"] in KNOWN else "other"
         self._measures.requests.labels(path, str(answer.status)).inc()
         self._measures.seconds.labels(path).observe(seconds)
         if counts or answer.status >= 400:
             LOG.info("%s %s %s %d in %.3f s", request_id, scope["method"], path, answer.status, seconds)
 
-    async def _pass_on(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: "_Answer") -> None:
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive, answer: "_Answer", most: int) -> bytes | None:
+        """The body of a request; None where it is too large, or does not come."""
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._limits.body:
+        if not length.isdigit() or int(length) > most:
             answer.fail(413)
-            return
+            return None
         body = bytearray()
         more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                answer.fail(400)
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._limits.body:
-                answer.fail(413)
-                return
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        answer.fail(400)
+                        return None
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > most:
+                        answer.fail(413)
+                        return None
+        except TimeoutError:
+            answer.fail(408)
+            return None
         self._measures.bytes.inc(len(body))
+        return bytes(body)
+
+    async def _pass_on(self, scope: Scope, body: bytes, receive: Receive, answer: "_Answer") -> None:
         handed = False
 
         async def replay() -> MutableMapping[str, Any]:
@@ -162,7 +177,7 @@ class Guard:
             if handed:
                 return await receive()
             handed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         try:
             await self._app(scope, replay, answer.take)
@@ -205,10 +220,10 @@ class _Answer:
         """What is wrong: the model's own words, which repeat nothing of a request; never MLflow's, which do."""
         try:
             content = json.loads(self._body)
-            said = OURS.match(content["message"]) if isinstance(content, dict) else None
+            said = OURS.search(content["message"]) if isinstance(content, dict) else None
         except (ValueError, KeyError, TypeError):
             said = None
         if said is not None:
             return said["said"]
         words = SAID.get(self.status, "the service failed; its log has the request ID")
-        return words.format(megabytes=limits.body >> 20, most=limits.requests)
+        return words.format(megabytes=limits.body >> 20, most=limits.requests, patience=PATIENCE)

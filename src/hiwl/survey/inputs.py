@@ -38,6 +38,10 @@ class Input(Protocol):
     def names(self) -> object:
         """What tells this input from another one."""
 
+    @property
+    def columns(self) -> list[str]:
+        """What is given beside the pictures."""
+
     def tables(self, start: int, size: int) -> Iterator[pd.DataFrame]:
         """From row `start` on, `size` rows at a time."""
 
@@ -56,8 +60,16 @@ class Files:
 
     @property
     def names(self) -> object:
-        """The paths, and what the table says of them."""
-        return digest([str(self.folder), self.given.astype(str).to_numpy().tolist()])
+        """The paths, what the table says of them, and what shows that a file is another one by now."""
+        said = self.given.astype(str).to_numpy().tolist()
+        if self.archive is not None:
+            return digest([said, [str(content) for content in self.archive.files.values()]])
+        return digest([str(self.folder), said, [_state(self.folder / name) for name in self.given[PATH]]])
+
+    @property
+    def columns(self) -> list[str]:
+        """`path`, and the table's other columns."""
+        return [str(name) for name in self.given]
 
     def tables(self, start: int, size: int) -> Iterator[pd.DataFrame]:
         """From row `start` on, `size` rows at a time."""
@@ -89,7 +101,14 @@ class Bytes:
     @property
     def names(self) -> object:
         """The file, its size and when it was changed."""
-        return [str(self.path.resolve()), self.path.stat().st_size, self.path.stat().st_mtime_ns]
+        return [str(self.path.resolve()), _state(self.path)]
+
+    @property
+    def columns(self) -> list[str]:
+        """Those beside the pictures."""
+        import pyarrow.parquet as pq
+
+        return [name for name in pq.read_schema(self.path).names if name != self.column]
 
     def tables(self, start: int, size: int) -> Iterator[pd.DataFrame]:
         """From row `start` on, up to `size` rows at a time."""
@@ -99,8 +118,8 @@ class Bytes:
         for batch in pq.ParquetFile(self.path).iter_batches(size):
             done += len(batch)
             if done > start:
-                table = batch.slice(max(0, len(batch) - (done - start))).to_pandas()
-                yield table.rename(columns={self.column: IMAGE})
+                table = _as_pandas(batch.slice(max(0, len(batch) - (done - start))))
+                yield _cleared(table, self.column, IMAGE)
 
 
 def find(given: list[str]) -> list[Input]:
@@ -140,7 +159,10 @@ def _expanded(name: str) -> list[Path]:
         matching := sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  (of any folder)
     ):
         raise HiwlError(f"{name}: not found")
-    return [Path(one) for one in matching if Path(one).is_dir() or Path(one).name.lower().endswith((*SUFFIXES, ".zip"))]
+    whole = [Path(one) for one in matching]
+    # `**` names folders and what is in them; folders are looked through as they are.
+    folders = [path for path in whole if path.is_dir()] if "**" not in name else []
+    return folders + [path for path in whole if path.name.lower().endswith((*SUFFIXES, ".zip")) and path.is_file()]
 
 
 def _of_pictures(source: Path) -> Files:
@@ -169,21 +191,26 @@ def _of_table(path: Path) -> Input:
             raise HiwlError(f"{path}: {', '.join(binary)} hold bytes; call the one of pictures {IMAGE!r}")
         if binary:
             return Bytes(path, IMAGE if IMAGE in binary else binary[0], file.metadata.num_rows)
-        table = file.read().to_pandas()
+        table = _as_pandas(file.read())
     elif path.name.lower().endswith((".vot", ".xml")):
         from astropy.table import Table
 
-        table = Table.read(path, format="votable").to_pandas()
+        try:
+            table = Table.read(path, format="votable").to_pandas()
+        except Exception as error:
+            raise HiwlError(f"{path}: not a VOTable of plain columns that can be read ({error})") from None
     else:
         table = _with_numbers(read_text_table(path))
     column = _path_column(path, table)
-    table = table.rename(columns={column: PATH}).reset_index(drop=True)
+    table = _cleared(table, column, PATH).reset_index(drop=True)
+    if IMAGE in table:
+        table = table.rename(columns={IMAGE: f"given_{IMAGE}"})
     table[PATH] = table[PATH].fillna("").astype(str)
     return Files(table, folder=path.parent)
 
 
 def _path_column(path: Path, table: pd.DataFrame) -> str:
-    text = [str(name) for name in table if table[name].map(lambda cell: isinstance(cell, str)).any()]
+    text = [str(name) for name in table if any(isinstance(cell, str) for cell in table[name].tolist())]
     named = [name for name in text if name.lower() in PATH_COLUMNS]
     for name in (*named, *text):
         ends = table[name].astype(str).str.lower().str.endswith(SUFFIXES)
@@ -200,13 +227,34 @@ def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
     result = table.copy()
     for name in table:
         if table[name].map(lambda cell: bool(WHOLE.fullmatch(cell))).all():
-            result[name] = table[name].astype("int64")
+            result[name] = table[name].astype("int64").astype("Int64")  # whole also beside rows that have none
         elif (
             table[name].str.contains(".", regex=False).any()
             and table[name].map(lambda cell: bool(DECIMAL.fullmatch(cell))).all()
         ):
             result[name] = pd.to_numeric(table[name])
     return result
+
+
+def _as_pandas(table: Any) -> pd.DataFrame:
+    """Of an arrow table: types as they are, so that whole numbers stay whole, and an index is a column."""
+    result: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return result
+
+
+def _cleared(table: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    """`column` called `name`; another one of that name makes room."""
+    if column != name and name in table:
+        table = table.rename(columns={name: f"given_{name}"})
+    return table.rename(columns={column: name})
+
+
+def _state(path: Path) -> list[int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None  # it will be a row that says so
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:

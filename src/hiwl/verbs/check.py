@@ -117,7 +117,8 @@ def judge(unlike: "np.ndarray[tuple[int], np.dtype[np.bool_]]", compared: list[C
 
 def _sample(model: Model, paths: list[str]) -> tuple[pd.DataFrame, Pixels]:
     inputs = find(paths)
-    total = sum(map(len, inputs))
+    if not (total := sum(map(len, inputs))):
+        raise HiwlError("no picture was given; there is nothing to compare")
     chosen = np.zeros(total, bool)
     chosen[np.random.default_rng(SEED).permutation(total)[:MOST]] = True
     answers, pictures, start = [], [], 0

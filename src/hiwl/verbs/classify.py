@@ -7,6 +7,7 @@ it is started again, to the same bytes. A picture that cannot be read is a row t
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ import hiwl
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, digest, replacing, write_json
 from hiwl.core.registry import weights_folder
-from hiwl.model.answer import Model
+from hiwl.model.answer import MOST_SCALE, Model, is_nothing
 from hiwl.model.classifier import SUMS
 from hiwl.survey.inputs import Input, find
 from hiwl.verbs.tables import writer_of
@@ -58,10 +59,17 @@ def main(paths: list[str], output: str, **options: Any) -> None:
     inputs = find(paths)
     if out.resolve() in {Path(path).resolve() for path in paths}:
         raise HiwlError(f"{out}: is among the inputs; name another output")
+    if not sum(map(len, inputs)):
+        raise HiwlError("no picture was given; there is nothing to classify")
+    if how.radius is not None and not any(how.radius in one.columns for one in inputs):
+        columns = dict.fromkeys(name for one in inputs for name in one.columns)
+        raise HiwlError(f"--radius {how.radius}: there is {', '.join(columns)}")
     folder = weights_folder(how.weights)
     parts = out.with_name(f".{out.name}.parts")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with alone(out.with_name(f".{out.name}.lock"), f"classifies into {out}"):
+    # Not beside the output, where it would stay.
+    lock = Path(tempfile.gettempdir(), f"hiwl-{digest(str(out.resolve()))[:16]}.lock")
+    with alone(lock, f"classifies into {out}"):
         done = _begun(parts, _known_by(folder, inputs, how))
         start = time.perf_counter()
         fresh = _classify(Model.load(folder), inputs, how, parts, done)
@@ -71,7 +79,6 @@ def main(paths: list[str], output: str, **options: Any) -> None:
             write(files, beside)
         print(_summary(files, out, fresh, seconds))
         shutil.rmtree(parts)
-    out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
 
 
 def _known_by(folder: Path, inputs: list[Input], how: How) -> dict[str, Any]:
@@ -82,7 +89,8 @@ def _known_by(folder: Path, inputs: list[Input], how: How) -> dict[str, Any]:
 def _begun(parts: Path, known_by: dict[str, Any]) -> int:
     """How many parts of this run are there; it begins if none are."""
     said = parts / "run.json"
-    if said.exists() and (before := json.loads(said.read_text())) != known_by:
+    is_begun = (parts / "000000.parquet").exists()
+    if is_begun and (before := json.loads(said.read_text())) != known_by:
         differing = [
             f"{name} {before.get(name)}, now {value}" for name, value in known_by.items() if before.get(name) != value
         ]
@@ -135,21 +143,29 @@ def _scales(table: pd.DataFrame, how: How) -> Any:
     if how.arcsec is None:
         return how.scale
     if how.radius not in table:
-        raise HiwlError(f"--radius {how.radius}: the table has {', '.join(str(name) for name in table)}")
-    radii = pd.to_numeric(table[how.radius], errors="coerce").to_numpy(float)
+        return how.scale
+    radii = pd.to_numeric(table[how.radius], errors="coerce").to_numpy(float, na_value=np.nan)
     scales = R90 * how.arcsec / np.where(radii > 0, radii, np.nan)
-    return np.where(np.isfinite(scales), scales, how.scale)
+    is_sensible = (scales >= 1 / MOST_SCALE) & (scales <= MOST_SCALE)
+    return np.where(is_sensible, scales, how.scale)
 
 
 def _as_arrow(answers: pd.DataFrame, columns: dict[str, type]) -> pa.Table:
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     arrays = {
-        str(name): pa.array(answers[name].tolist(), kinds[columns[name]])
-        if name in columns
-        else pa.array(answers[name])
+        str(name): pa.array(answers[name].tolist(), kinds[columns[name]]) if name in columns else _given(answers[name])
         for name in answers
     }
     return pa.table(arrays)
+
+
+def _given(column: pd.Series) -> pa.Array:
+    """A column as it was given; as text where its cells are of several kinds, or no UTF-8."""
+    try:
+        return pa.array(column)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        cells = [None if is_nothing(cell) else str(cell) for cell in column.tolist()]
+        return pa.array([cell and cell.encode(errors="backslashreplace").decode() for cell in cells], pa.string())
 
 
 def _summary(files: list[Path], out: Path, fresh: int, seconds: float) -> str:

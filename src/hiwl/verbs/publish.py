@@ -61,7 +61,8 @@ def halve(folder: Path, to: Path) -> None:
         if library_of(node["backbone"]) == "timm":
             _describe_to_timm(node, to / name)
         save_file(halved(folder / name / node["file"]), to / name / WEIGHTS)
-        shutil.copyfile(folder / name / GRAPH, to / name / GRAPH)
+        if (folder / name / GRAPH).exists():
+            shutil.copyfile(folder / name / GRAPH, to / name / GRAPH)
         node["file"] = WEIGHTS
     write_json(to / CHOICE_FILE, choice)
     shutil.copyfile(folder / TRUST, to / TRUST)

@@ -4,6 +4,8 @@ import atexit
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from types import FrameType
@@ -27,12 +29,13 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    with socket.socket() as tried:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((host, port))
         except OSError as error:
             raise HiwlError(f"{host}:{port}: {error.strerror}; name another --port or --host") from None
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn stops, then raises it again
     app = create(load(weights), Limits(megabytes << 20, requests))
     print(f"serve: http://{host}:{port}/ (Ctrl-C stops)", flush=True)
 
@@ -41,7 +44,9 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
             app.is_stopping = True
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=timeout)
+    config = uvicorn.Config(
+        app, host, port, log_level="warning", timeout_graceful_shutdown=timeout, limit_concurrency=8 * requests
+    )
     Server(config).run()
 
 
@@ -59,9 +64,10 @@ def saved_model(weights: str) -> Path:
     folder = weights_folder(weights)
     scratch = tempfile.mkdtemp(prefix="hiwl-serve-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    copy, saved = Path(scratch, "model"), folder.parents[1]
-    if (saved / "MLmodel").exists():
-        shutil.copytree(saved, copy)
+    copy, folder = Path(scratch, "model"), folder.resolve()
+    is_saved = (folder.parent.name, folder.name) == ("artifacts", "choice")
+    if is_saved and (folder.parents[1] / "MLmodel").exists():
+        shutil.copytree(folder.parents[1], copy)
     else:
         save(copy, folder)
     return copy

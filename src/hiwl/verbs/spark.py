@@ -4,14 +4,17 @@ MLflow's own Spark UDF of the model, which each worker loads once. The files of 
 those that are done are not done again when it is started anew. Under `spark-submit` it runs where the cluster is.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from hiwl.core.errors import HiwlError
+from hiwl.core.registry import content_of
 
 BATCH = 128  # rows that the engine gets at a time
+IMAGE, SOURCE, WEIGHTS = "image", "source", "weights"  # columns; `source` names the file that a row came from
 WAVES = 4  # files a core at a time: what a kill can lose
 
 
@@ -25,6 +28,10 @@ def main(table: str, output: str, weights: str) -> None:
         from pyspark.sql import SparkSession
     except ImportError:
         raise HiwlError("Spark is not installed: pip install 'hiwl[spark]' brings it; it needs Java 17") from None
+    import mlflow
+
+    from hiwl.verbs.serve import saved_model
+
     os.environ.setdefault("HIWL_THREADS", "1")  # of each worker: Spark has one for each core
     os.environ.setdefault("HIWL_WORKERS", "1")
     spark = (
@@ -36,48 +43,57 @@ def main(table: str, output: str, weights: str) -> None:
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
-    answer = udf_of(spark, weights)
-    files = sorted(spark.read.parquet(table).inputFiles())
-    done = _done(spark, output)
-    left = [file for file in files if _name(file) not in done]
+    saved = saved_model(weights)
+    told = content_of(saved)
+    answer = mlflow.pyfunc.spark_udf(spark, str(saved), env_manager="local")
+    rows = spark.read.parquet(table)
+    if IMAGE not in rows.columns:
+        raise HiwlError(f"{table}: no column {IMAGE!r}; it has {', '.join(rows.columns)}")
+    files = sorted(row[0] for row in rows.select("_metadata.file_path").distinct().collect())
+    done = _done(spark, output, told)
+    left = [file for file in files if _key(file) not in done]
     print(f"spark: {len(files)} files, {len(files) - len(left)} of them done", flush=True)
+    reader = spark.read.option("basePath", table) if any("=" in file for file in files) else spark.read
     for wave in _waves(left, WAVES * spark.sparkContext.defaultParallelism):
-        _answer(spark.read.parquet(*wave), answer, output)
+        _answer(reader.parquet(*(unquote(file) for file in wave)), answer, told, output)
     print(f"spark: {output}: {spark.read.parquet(output).count():,} rows")
 
 
-def udf_of(spark: Any, weights: str) -> Any:
-    """MLflow's UDF of a registered model, or of weights, which are saved as a model first."""
-    import mlflow
-
-    from hiwl.verbs.serve import saved_model
-
-    return mlflow.pyfunc.spark_udf(spark, str(saved_model(weights)), env_manager="local")
-
-
-def _answer(rows: Any, answer: Any, output: str) -> None:
+def _answer(rows: Any, answer: Any, told: str, output: str) -> None:
     from pyspark.sql import functions as f
 
-    if "image" not in rows.columns:
-        raise HiwlError(f"the table has no column 'image'; it has {', '.join(rows.columns)}")
-    kept = [name for name in rows.columns if name != "image"]
-    answered = rows.select(*kept, f.col("_metadata.file_name").alias("source"), answer(f.struct("image")).alias("a"))
-    flat = answered.select(*kept, "source", "a.*")
+    answered = rows.select(
+        f.md5(f.col("_metadata.file_path")).alias(SOURCE),
+        *(f.col(name).alias(f"given_{name}") for name in rows.columns if name != IMAGE),
+        answer(f.struct(IMAGE)).alias("a"),
+    )
+    names = answered.select("a.*").columns
+    given = [name for name in rows.columns if name != IMAGE]
+    free = [name if name not in (*names, SOURCE, WEIGHTS) else f"given_{name}" for name in given]
+    flat = answered.select(
+        SOURCE,
+        f.lit(told).alias(WEIGHTS),
+        *(f.col(f"given_{name}").alias(own) for name, own in zip(given, free, strict=True)),
+        "a.*",
+    )
     # A wave is committed as a whole; what a killed one had begun is overwritten by the next.
-    flat.write.option("partitionOverwriteMode", "dynamic").partitionBy("source").mode("overwrite").parquet(output)
+    flat.write.option("partitionOverwriteMode", "dynamic").partitionBy(SOURCE).mode("overwrite").parquet(output)
 
 
-def _done(spark: Any, output: str) -> set[str]:
+def _done(spark: Any, output: str, told: str) -> set[str]:
     from pyspark.errors import AnalysisException
 
     try:
-        return {_name(row["source"]) for row in spark.read.parquet(output).select("source").distinct().collect()}
+        found = spark.read.parquet(output).select(SOURCE, WEIGHTS).distinct().collect()
     except AnalysisException:  # there is none yet
         return set()
+    if others := {row[WEIGHTS] for row in found} - {told}:
+        raise HiwlError(f"{output}: holds answers of other weights ({', '.join(others)}); name another output")
+    return {row[SOURCE] for row in found}
 
 
-def _name(file: str) -> str:
-    return PurePosixPath(file).name
+def _key(file: str) -> str:
+    return hashlib.md5(file.encode(), usedforsecurity=False).hexdigest()
 
 
 def _waves(files: list[str], size: int) -> Iterator[list[str]]:

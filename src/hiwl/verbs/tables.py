@@ -42,9 +42,16 @@ def _csv(parts: list[Path], to: Path) -> None:
 
 def _fits(parts: list[Path], to: Path) -> None:
     table = _astropy(parts)
-    for name in table.colnames:
+    taken: set[str] = set()
+    for name in list(table.colnames):
         if table[name].dtype.kind == "U":  # FITS has no others
             table[name] = np.char.encode(np.asarray(table[name]), "ascii", "backslashreplace")
+        own = name.encode("ascii", "backslashreplace").decode()
+        while own.lower() in taken:  # to FITS, capitals are no difference
+            own += "_"
+        taken.add(own.lower())
+        if own != name:
+            table.rename_column(name, own)
     table.write(to, format="fits")
 
 
@@ -60,18 +67,20 @@ def _astropy(parts: list[Path]) -> Any:
     from astropy.table import Table
 
     schema = _schema(parts)
-    joined = pa.concat_tables([_in(schema, pq.read_table(part)) for part in parts]).to_pandas()
+    whole = pa.concat_tables([_in(schema, pq.read_table(part)) for part in parts])
+    joined = whole.to_pandas(types_mapper=pd.ArrowDtype)
     columns: dict[str, Any] = {}
     for field in schema:
         column = joined[field.name]
         if pa.types.is_floating(field.type):
-            columns[field.name] = column.to_numpy(np.float64)
-        elif pa.types.is_integer(field.type):
+            columns[field.name] = column.to_numpy(np.float64, na_value=np.nan)
+        elif pa.types.is_integer(field.type) and field.type != pa.uint64():
             columns[field.name] = column.fillna(0).to_numpy(np.int64)
         elif pa.types.is_boolean(field.type):
             columns[field.name] = column.fillna(False).to_numpy(bool)
         else:
-            columns[field.name] = column.map(lambda cell: "" if pd.isna(cell) else str(cell)).to_numpy(str)
+            cells = whole[field.name].to_pylist()
+            columns[field.name] = np.array(["" if cell is None else str(cell) for cell in cells], dtype=str)
     return Table(columns)
 
 
@@ -79,7 +88,20 @@ def _schema(parts: list[Path]) -> pa.Schema:
     """One for all parts: inputs may bring columns of their own."""
     if not parts:
         raise HiwlError("no picture was given; there is nothing to write")
-    return pa.unify_schemas([pq.read_schema(part).remove_metadata() for part in parts], promote_options="permissive")
+    kinds: dict[str, list[pa.DataType]] = {}
+    for part in parts:
+        for field in pq.read_schema(part):
+            kinds.setdefault(field.name, []).append(field.type)
+    return pa.schema([(name, _common(found)) for name, found in kinds.items()])
+
+
+def _common(kinds: list[pa.DataType]) -> pa.DataType:
+    """A type for a column of several: text where they have none in common."""
+    try:
+        fields = [pa.schema([("one", kind)]) for kind in dict.fromkeys(kinds)]
+        return pa.unify_schemas(fields, promote_options="permissive").field("one").type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
 
 
 def _in(schema: pa.Schema, table: pa.Table) -> pa.Table:

@@ -53,6 +53,7 @@ def main(name: str, others: list[str]) -> None:
     """
     given = dict(_named(one) for one in others)
     folder = PRETRAINED / name
+    of_folds()  # whose results have to be there in the end
     _check_data(folder)
     with replacing_folder(folder) as beside:
         shutil.copytree(folder, beside, dirs_exist_ok=True)
@@ -183,6 +184,8 @@ def of_folds() -> dict[str, Any]:
         trust = Trust.of_answers(shares[first], labels[first], tree.classes)
         parts.append(pd.DataFrame(reliability.coverage(trust, shares[~first], labels[~first], tree.classes)))
         galaxies += len(labels)
+    if not parts:
+        raise HiwlError("results: no run of study `folds`; git brings them")
     rows = [
         {"alpha": alpha, "class": name, "mean": of["covered"].mean(), "least": of["covered"].min()}
         | {"most": of["covered"].max(), **dict(zip(("low", "high"), student(of["covered"].to_numpy()), strict=True))}
@@ -219,4 +222,6 @@ def _whole(galaxies: list[str]) -> list[Pixels]:
 def _decoded(path: str, model: Model) -> Pixels:
     tables = [table for one in find([path]) for table in one.tables(0, 1024)]
     found = [model.decoded(image) for table in tables for image in table["image"]]
-    return np.stack([pixels for pixels in found if pixels is not None])
+    if not (good := [pixels for pixels in found if pixels is not None]):
+        raise HiwlError(f"{path}: none of its pictures can be read")
+    return np.stack(good)
