@@ -1,5 +1,6 @@
 """Tables of answers in the formats that astronomers open: Parquet, CSV, FITS, VOTable."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def _fits(parts: list[Path], to: Path) -> None:
 
 
 def _votable(parts: list[Path], to: Path) -> None:
-    _astropy(parts).write(to, format="votable")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of IDs made for names that are no IDs: the names stay
+        _astropy(parts).write(to, format="votable")
 
 
 WRITERS: dict[str, Writer] = {".parquet": _parquet, ".csv": _csv, ".fits": _fits, ".vot": _votable}
