@@ -16,6 +16,7 @@ import requests
 
 import hiwl
 from hiwl.cli import main
+from hiwl.stages import register
 from pictures import encode, folder_of, noise
 from project import Project, environment, free_port, wait_for
 
@@ -31,9 +32,9 @@ def pictures(evaluated: Project, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(evaluated: Project) -> Iterator[str]:
-    evaluated.stages(("register",))
+    register.save(Path("saved"), Path("models/choice"))
     port = free_port()
-    command = ["mlflow", "models", "serve", "-m", "models/served", "--env-manager", "local", "-p", str(port)]
+    command = ["mlflow", "models", "serve", "-m", "saved", "--env-manager", "local", "-p", str(port)]
     process = subprocess.Popen(command, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         wait_for(process, f"http://127.0.0.1:{port}/ping")

@@ -25,6 +25,8 @@ def test_every_form_of_mlflow_becomes_the_same_table() -> None:
         pd.DataFrame({"0": ["a", "b"]}),
     ):
         assert to_table(given_)["image"].tolist() == ["a", "b"]
+    of_mlflow = np.array([np.array("a"), np.array(None, object)], object)
+    assert to_table({"image": of_mlflow})["image"].tolist() == ["a", None]
     assert to_table({"image": "a", "id": "x"}).to_dict("records") == [{"image": "a", "id": "x"}]
     with pytest.raises(HiwlError, match="a column 'image' of pictures is needed; none of the 1"):
         to_table({"picture": ["a"]})

@@ -49,7 +49,9 @@ def to_table(given: Any) -> pd.DataFrame:
 def _column(values: Any) -> list[Any]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
-    return list(values) if isinstance(values, list | tuple) else [values]
+    cells = list(values) if isinstance(values, list | tuple) else [values]
+    # Where nulls are among its cells, MLflow makes each cell of `instances` an array without a dimension.
+    return [cell.item() if isinstance(cell, np.ndarray) and cell.ndim == 0 else cell for cell in cells]
 
 
 class Server:
