@@ -119,7 +119,8 @@ class Model:
             )
         images = np.empty(len(table), dtype=object)
         images[:] = table[IMAGE].tolist() if len(table) else []
-        found = {name: np.full(len(table), None, object) for name in self.columns}
+        # Whole numbers are 0 where there is no answer: Spark has no others.
+        found = {name: np.full(len(table), 0 if kind is int else None, object) for name, kind in self.columns.items()}
         rows = self._rows(images, found["error"])
         each(len(table) - len(rows))
         for chunk in self._decoded(images, scales, rows):
