@@ -45,7 +45,7 @@ def test_a_person_drops_pictures_in_and_sees_what_they_are_by_mouse_and_by_keybo
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "files"
         page.get_by_label("Drop pictures of galaxies here").set_input_files(files)
-        page.get_by_role("status").get_by_text("3 pictures answered").wait_for()
+        page.get_by_role("status").get_by_text("3 pictures answered", exact=True).wait_for()
         first, second, third = page.locator("#answers > li").all()
         assert first.get_by_role("meter").count() == 5
         assert first.get_by_role("meter", name="probability of CSS").count() == 1

@@ -67,14 +67,20 @@ def _answer(rows: Any, answer: Any, told: str, output: str) -> None:
         *(f.col(name).alias(f"given_{name}") for name in rows.columns if name != IMAGE),
         answer(f.struct(IMAGE)).alias("a"),
     )
-    names = answered.select("a.*").columns
+    fields = answered.select("a.*").dtypes
+    names = [name for name, _ in fields]
+    # MLflow's UDF makes text of nothing.
+    answers = [
+        f.nullif(f.col(f"a.{name}"), f.lit("None")).alias(name) if kind == "string" else f.col(f"a.{name}")
+        for name, kind in fields
+    ]
     given = [name for name in rows.columns if name != IMAGE]
     free = [name if name not in (*names, SOURCE, WEIGHTS) else f"given_{name}" for name in given]
     flat = answered.select(
         SOURCE,
         f.lit(told).alias(WEIGHTS),
         *(f.col(f"given_{name}").alias(own) for name, own in zip(given, free, strict=True)),
-        "a.*",
+        *answers,
     )
     # A wave is committed as a whole; what a killed one had begun is overwritten by the next.
     flat.write.option("partitionOverwriteMode", "dynamic").partitionBy(SOURCE).mode("overwrite").parquet(output)
