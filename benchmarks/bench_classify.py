@@ -8,6 +8,7 @@ product.
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hiwl.model.torchvision_mend import mend_torchvision
 mend_torchvision()
 from torchvision import transforms
 
-from common import jpegs, machine, spread
+from common import jpegs, machine, seconds, spread
 from hiwl.model import backbones
 from hiwl.model.answer import Model
 from hiwl.model.classifier import Classifier, Node, write_sums
@@ -90,7 +91,12 @@ def compare(name: str, folder: Path, files: list[Path]) -> None:
     )
     views = found["views"].astype(float)
     print(f"{name}: {views.mean():.2f} views on average, {(views > 1).mean():.0%} asked again")
-    side = model.classifier.nodes["root"].preprocess.size
+    node = model.classifier.nodes["root"]
+    images = torch.randint(0, 256, (64, *(2 * [model.classifier.pack.side]), 3), dtype=torch.uint8)
+    rows = np.arange(len(images))
+    engine, eager = (seconds(partial(node.ask, images, rows, by=by), 3) for by in (node.by_engine, node.by_torch))
+    print(f"{name}: OpenVINO / torch, batches: {spread([b / a for a, b in zip(engine, eager, strict=True)], 'times')}")
+    side = node.preprocess.size
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         model.classifier.nodes["root"].model(torch.zeros(1, 3, side, side))
     work = counted.get_total_flops() * views.mean()
