@@ -21,12 +21,11 @@ from hiwl.model.torchvision_mend import mend_torchvision
 mend_torchvision()
 from torchvision import transforms
 
-from common import jpegs, machine, seconds, spread
+from common import galaxies, machine, seconds, spread
 from hiwl.model import backbones
 from hiwl.model.answer import Model
 from hiwl.model.classifier import Classifier, Node, write_sums
 from hiwl.model.pixels import decode
-from hiwl.model.preprocess import view
 from hiwl.training.export import export
 from hiwl.verbs.classify import main as classify
 
@@ -65,7 +64,9 @@ def published(classifier: Classifier, files: list[Path]) -> list[str]:
         picture = prepare(Image.open(file).convert("RGB"))[None]
         seen = {}
         for name, one in classifier.nodes.items():
-            logits = torch.cat([one.model(view(picture, number)) for number in range(classifier.views)])
+            turned = [picture.rot90(number % 4, (2, 3)) for number in range(classifier.views)]
+            seen_by = [one.flip(3) if number >= 4 else one for number, one in enumerate(turned)]
+            logits = torch.cat([one.model(inputs) for inputs in seen_by])
             seen[name] = (logits / classifier.temperatures[name]).softmax(1).mean(0)
         child = classifier.tree.nodes["root"][int(seen["root"].argmax())]
         answers.append(classifier.tree.nodes[child][int(seen[child].argmax())] if child in seen else child)
@@ -114,12 +115,13 @@ def peak() -> float:
 
 
 def main() -> None:
-    print(machine())
+    kind, pictures = galaxies(OURS)
+    print(machine(), f"{OURS} {kind}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "pictures")
         folder.mkdir()
         files = []
-        for number, content in enumerate(jpegs(64) * (OURS // 64)):
+        for number, content in enumerate(pictures):
             files.append(folder / f"{number:04}.jpg")
             files[-1].write_bytes(content)
         Path(scratch, "b1").mkdir()

@@ -1,6 +1,8 @@
 """`hiwl serve` of pretrained/best under 1, 8 and 32 clients of 1 and of 64 pictures: images a second, latency."""
 
 import base64
+import itertools
+import json
 import os
 import signal
 import socket
@@ -12,7 +14,7 @@ import time
 import numpy as np
 import requests
 
-from common import jpegs, machine, peak_memory
+from common import galaxies, machine, peak_memory
 
 SECONDS = 8
 
@@ -25,20 +27,24 @@ def main() -> None:
     server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(server, f"http://127.0.0.1:{port}/ready")
-        print(machine())
+        kind, pictures = galaxies(512)
+        print(machine(), kind)
         print(f"peak memory of the server: {peak_memory(server.pid):.0f} MB before")
-        texts = [base64.b64encode(content).decode() for content in jpegs(64, side=264)]
-        for pictures in (1, 64):
+        texts = [base64.b64encode(content).decode() for content in pictures]
+        for number in (1, 64):
             for clients in (1, 8, 32):
-                print(load(f"http://127.0.0.1:{port}/invocations", texts[:pictures], clients))
+                print(load(f"http://127.0.0.1:{port}/invocations", texts, number, clients))
         print(f"peak memory of the server: {peak_memory(server.pid):.0f} MB after")
     finally:
         os.killpg(server.pid, signal.SIGKILL)
 
 
-def load(address: str, texts: list[str], clients: int) -> str:
-    """Every client asks again as soon as it is answered."""
-    body = {"inputs": {"image": texts}}
+def load(address: str, texts: list[str], number: int, clients: int) -> str:
+    """Every client asks for `number` others as soon as it is answered."""
+    bodies = itertools.cycle(
+        [json.dumps({"inputs": {"image": texts[start : start + number]}}) for start in range(0, len(texts), number)]
+    )
+    headers = {"Content-Type": "application/json"}
     times: list[float] = []
     until = time.monotonic() + SECONDS
 
@@ -46,8 +52,8 @@ def load(address: str, texts: list[str], clients: int) -> str:
         session = requests.Session()
         while time.monotonic() < until:
             start = time.perf_counter()
-            answer = session.post(address, json=body, timeout=120)
-            assert len(answer.json()["predictions"]) == len(texts)
+            answer = session.post(address, next(bodies), headers=headers, timeout=120)
+            assert len(answer.json()["predictions"]) == number
             times.append(time.perf_counter() - start)
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
@@ -56,10 +62,10 @@ def load(address: str, texts: list[str], clients: int) -> str:
         thread.start()
     for thread in threads:
         thread.join()
-    speed = len(times) * len(texts) / (time.perf_counter() - start)
+    speed = len(times) * number / (time.perf_counter() - start)
     middle, late = np.quantile(times, (0.5, 0.99))
     return (
-        f"{clients} clients of {len(texts)} pictures: {speed:.0f} images/s, p50 {middle:.3f} s, p99 {late:.3f} s "
+        f"{clients} clients of {number} pictures: {speed:.0f} images/s, p50 {middle:.3f} s, p99 {late:.3f} s "
         f"(n = {len(times)})"
     )
 

@@ -1,28 +1,30 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hiwl.model.classifier import average, predict
-from hiwl.model.preprocess import Preprocess
+from hiwl.model.classifier import Node, average
 
 SIDE = 16
-SEEN = Preprocess(SIDE, (0.046, 0.041, 0.030), (0.090, 0.075, 0.065))
+DESCRIPTION = {"input": SIDE, "mean": [0.046, 0.041, 0.030], "std": [0.090, 0.075, 0.065], "children": ["x"] * 4}
 
 
 @pytest.fixture
-def model() -> nn.Module:
+def model() -> Node:
     """One that sees which way up a picture is."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4))
+    node = Node(DESCRIPTION, Path("none"), torch.device("cpu"))
+    node.__dict__["model"] = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4))
+    return node
 
 
-def answers(model: nn.Module, pictures: torch.Tensor, views: int, temperature: float = 1) -> np.ndarray:
-    rows = torch.arange(len(pictures))
-    return average(predict(model, pictures, rows, SEEN, torch.device("cpu"), range(views)), temperature)
+def answers(model: Node, pictures: torch.Tensor, views: int, temperature: float = 1) -> np.ndarray:
+    return average(model.ask(pictures, np.arange(len(pictures)), range(views)).logits, temperature)
 
 
-def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: nn.Module) -> None:
+def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: Node) -> None:
     pictures = torch.randint(256, (5, SIDE, SIDE, 3), dtype=torch.uint8)
     upright = answers(model, pictures, views=8)
     assert upright.sum(axis=1) == pytest.approx(np.ones(5))
@@ -34,10 +36,10 @@ def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: n
     )
 
 
-def test_one_view_is_the_picture_as_it_is_and_temperature_softens(model: nn.Module) -> None:
+def test_one_view_is_the_picture_as_it_is_and_temperature_softens(model: Node) -> None:
     pictures = torch.randint(256, (5, SIDE, SIDE, 3), dtype=torch.uint8)
-    alone = predict(model, pictures, torch.arange(5), SEEN, torch.device("cpu"))
-    assert torch.equal(predict(model, pictures, torch.arange(5), SEEN, torch.device("cpu"), range(8))[0], alone[0])
+    rows = np.arange(5)
+    assert torch.equal(model.ask(pictures, rows, range(8)).logits[0], model.ask(pictures, rows).logits[0])
     hot, cold = answers(model, pictures, 1, 10), answers(model, pictures, 1)
     assert (hot.max(axis=1) < cold.max(axis=1)).all()
     assert (hot.argmax(axis=1) == cold.argmax(axis=1)).all()

@@ -128,10 +128,11 @@ class Model:
                 raise TimeoutError
             self._fill(found, chunk, alpha)
             each(len(chunk))
+        # One block of objects: columns of their own would take as long as the network does for one picture.
+        answers = pd.DataFrame(np.stack(list(found.values()), axis=1), columns=list(found), dtype=object)
         given = table.drop(columns=IMAGE).reset_index(drop=True)
         given = given.rename(columns={name: f"given_{name}" for name in found if name in given})
-        columns = {name: pd.Series(values, dtype=object) for name, values in found.items()}
-        return pd.concat([given, pd.DataFrame(columns)], axis=1)
+        return pd.concat([given, answers], axis=1)
 
     def decoded(self, image: Any) -> Pixels | None:
         """The packed pixels of one cell, None where it cannot be read."""

@@ -31,25 +31,11 @@ SUMS = "SHA256SUMS"
 
 
 @torch.inference_mode()
-def predict(
-    model: Callable[[Tensor], Tensor] | nn.Module,
-    images: Tensor,
-    rows: Tensor,
-    preprocess: Preprocess,
-    device: torch.device,
-    views: Sequence[int] = (0,),
-) -> Tensor:
-    """Logits (views, len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform.
-
-    By each of `views`, numbers of the eight rotations by quarter turns and reflections of a picture.
-    """
-    if isinstance(model, nn.Module):
-        model.eval()
-    parts = []
-    for part in rows.split(BATCH):
-        inputs = preprocess(images[part.to(images.device)].to(device))
-        parts.append(torch.stack([model(view(inputs, number)).float() for number in views]))
-    return torch.cat(parts, dim=1)
+def predict(model: nn.Module, images: Tensor, rows: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
+    """Logits (len(rows), children) of packed uint8 `images` at `rows`, by the evaluation transform."""
+    model.eval()
+    parts = (images[part.to(images.device)].to(device) for part in rows.split(BATCH))
+    return torch.cat([model(preprocess(part)).float() for part in parts])
 
 
 def average(logits: Tensor, temperature: float) -> Floats:
@@ -67,7 +53,8 @@ class Seen(NamedTuple):
     """(n, width): penultimate features of the first of these views."""
 
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+Network = Callable[[Pixels], tuple[Tensor, Tensor]]
+"""From (n, size, size, 3) uint8 pictures to logits (n, children) and penultimate features (n, width)."""
 
 
 class Node:
@@ -89,35 +76,36 @@ class Node:
 
     @cached_property
     def by_torch(self) -> Network:
-        """Logits and features of inputs, by torch."""
-        return partial(_by_torch, self.model)
+        """By torch."""
+        return partial(_by_torch, self.model, self.preprocess, self.device)
 
     @cached_property
     def by_engine(self) -> Network:
-        """The same, by OpenVINO."""
+        """By OpenVINO."""
         from hiwl.model.engine import Engine
 
-        return Engine(self.checkpoint.with_name(GRAPH), load_file(self.checkpoint), settings().threads)
+        return Engine(self.checkpoint.with_name(GRAPH), load_file(self.checkpoint), self.preprocess, settings().threads)
 
     def ask(self, images: Tensor, rows: Ints, views: Sequence[int] = (0,), by: Network | None = None) -> Seen:
         """What the node says of packed uint8 `images` at `rows`, by each of `views` (see :func:`view`)."""
         network = by or (self.by_engine if self._has_graph else self.by_torch)
-        width = len(self.description["children"])
-        seen = predict(
-            lambda inputs: torch.cat(network(inputs), dim=1),
-            images,
-            torch.tensor(rows),
-            self.preprocess,
-            self.device,
-            views,
-        ).cpu()
-        return Seen(seen[..., :width], seen[0, :, width:])
+        packed, logits, features = images.numpy(), [], []
+        at_once = max(1, BATCH // len(views))
+        for start in range(0, len(rows), at_once):
+            pictures = self.preprocess.centre(packed[rows[start : start + at_once]])
+            of_views, seen = network(np.concatenate([view(pictures, number) for number in views]))
+            logits.append(of_views.unflatten(0, (len(views), -1)))
+            features.append(seen[: len(pictures)])
+        return Seen(torch.cat(logits, dim=1), torch.cat(features))
 
 
-def _by_torch(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+@torch.inference_mode()
+def _by_torch(
+    model: nn.Module, preprocess: Preprocess, device: torch.device, pictures: Pixels
+) -> tuple[Tensor, Tensor]:
     with penultimate(model) as parts:
-        logits: Tensor = model(inputs).float()
-    return logits, parts[0].to(logits.device)
+        logits = model(preprocess(torch.from_numpy(pictures).to(device))).float().cpu()
+    return logits, parts[0]
 
 
 class Answers(NamedTuple):

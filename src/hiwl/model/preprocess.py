@@ -1,10 +1,15 @@
 """What a model is shown in evaluation: the centre of a packed picture, normalised, turned or mirrored."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from hiwl.model.pixels import Pixels
+
+Pictures = TypeVar("Pictures", Tensor, Pixels)
 
 
 class Preprocess(NamedTuple):
@@ -21,7 +26,7 @@ class Preprocess(NamedTuple):
         values = self.centre(pictures).permute(0, 3, 1, 2).float()
         return self.normalise(values).contiguous(memory_format=torch.channels_last)
 
-    def centre(self, pictures: Tensor) -> Tensor:
+    def centre(self, pictures: Pictures) -> Pictures:
         """The central (n, size, size, 3) of (n, side, side, 3)."""
         start = (pictures.shape[1] - self.size) // 2
         return pictures[:, start : start + self.size, start : start + self.size]
@@ -32,11 +37,10 @@ class Preprocess(NamedTuple):
         return values.mul_(scale).add_(shift)
 
 
-def view(inputs: Tensor, number: int) -> Tensor:
-    """One of the eight symmetries of the square of (n, 3, h, w) inputs; 0 leaves them as they are."""
-    turned = torch.rot90(inputs, number % 4, (2, 3))
-    seen = turned.flip(3) if number >= 4 else turned
-    return seen.contiguous(memory_format=torch.channels_last)
+def view(pictures: Pixels, number: int) -> Pixels:
+    """One of the eight symmetries of the square of (n, side, side, 3) pictures; 0 leaves them as they are."""
+    turned = np.rot90(pictures, number % 4, (1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if number >= 4 else turned)
 
 
 @cache  # made on the host each time, they would have it wait for a GPU

@@ -1,5 +1,6 @@
 """Requests to a served model: the forms in which tables of pictures arrive, and what one request may ask for."""
 
+import gc
 import os
 import time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from hiwl.core.errors import HiwlError
 from hiwl.model.answer import IMAGE, Model, is_nothing, to_bytes
@@ -59,6 +61,8 @@ class Server:
 
     def __init__(self, model: Model, seconds: float) -> None:
         self._seconds = seconds
+        gc.freeze()  # or the collector goes through all modules again and again, for a tenth of the time
+        threadpool_limits(1, user_api="blas")  # its threads spin where the engine's are to work
         self.most = max(1, int(_rate(model) * seconds * SHARE))
 
     def check(self, table: pd.DataFrame) -> None:

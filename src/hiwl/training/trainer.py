@@ -123,7 +123,7 @@ class Trainer:
         data, device = self._data, self._fabric.device
         rows, labels = data.rows["validation"], data.labels["validation"]
         started = time.perf_counter()
-        logits = predict(self._kept, data.images, rows[self._mine], self._preprocess, device)[0]
+        logits = predict(self._kept, data.images, rows[self._mine], self._preprocess, device)
         right = (logits.argmax(dim=1) == labels[self._mine].to(device)).sum()
         sums = torch.stack([self._loss.validation(logits, self._mine), right.float()])
         loss, accuracy = (self._summed(sums) / len(labels)).tolist()
