@@ -121,3 +121,9 @@ def test_spark_agrees_and_goes_on_where_it_was(pictures: Path, tmp_path: Path, m
     main(command)
     assert sorted(pd.read_parquet(tmp_path / "answers")["id"]) == sorted(NAMES)
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    table = pd.DataFrame({"path": [str(pictures / name) for name in NAMES] + ["none.jpg"], "id": [*NAMES, "lost"]})
+    table.to_parquet(tmp_path / "paths.parquet")
+    main(["spark", str(tmp_path / "paths.parquet"), str(tmp_path / "of_paths"), "--weights", "models/choice"])
+    of_paths = pd.read_parquet(tmp_path / "of_paths").set_index("id")
+    assert of_paths.loc["lost", "error"] == "empty"
+    assert_same(of_paths.loc[NAMES].reset_index().drop(columns="path"), wanted)

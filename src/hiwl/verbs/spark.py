@@ -7,6 +7,7 @@ those that are done are not done again when it is started anew. Under `spark-sub
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,15 +15,17 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.registry import content_of
 
 BATCH = 128  # rows that the engine gets at a time
-IMAGE, SOURCE, WEIGHTS = "image", "source", "weights"  # columns; `source` names the file that a row came from
+IMAGE, PATH, SOURCE, WEIGHTS = "image", "path", "source", "weights"  # columns; `source`: the file that a row came from
 WAVES = 4  # files a core at a time: what a kill can lose
 
 
 def main(table: str, output: str, weights: str) -> None:
-    """Answer every row of the Parquet dataset `table`, which has a column `image` of bytes, into the dataset `output`.
+    """Answer every row of the Parquet dataset `table` into the dataset `output`.
+
+    Its column `image` holds bytes or, where there is none, `path` names files that every worker sees.
 
     Raises:
-        HiwlError: Spark is not installed, or the table has no such column.
+        HiwlError: Spark is not installed, or the table has neither column.
     """
     try:
         from pyspark.sql import SparkSession
@@ -47,8 +50,8 @@ def main(table: str, output: str, weights: str) -> None:
     told = content_of(saved)
     answer = mlflow.pyfunc.spark_udf(spark, str(saved), env_manager="local")
     rows = spark.read.parquet(table)
-    if IMAGE not in rows.columns:
-        raise HiwlError(f"{table}: no column {IMAGE!r}; it has {', '.join(rows.columns)}")
+    if not {IMAGE, PATH} & set(rows.columns):
+        raise HiwlError(f"{table}: no column {IMAGE!r} or {PATH!r}; it has {', '.join(rows.columns)}")
     files = sorted(row[0] for row in rows.select("_metadata.file_path").distinct().collect())
     done = _done(spark, output, told)
     left = [file for file in files if _key(file) not in done]
@@ -62,9 +65,12 @@ def main(table: str, output: str, weights: str) -> None:
 def _answer(rows: Any, answer: Any, told: str, output: str) -> None:
     from pyspark.sql import functions as f
 
+    given = [name for name in rows.columns if name != IMAGE]
+    if IMAGE not in rows.columns:
+        rows = rows.withColumn(IMAGE, f.udf(_content, "binary")(PATH))
     answered = rows.select(
         f.md5(f.col("_metadata.file_path")).alias(SOURCE),
-        *(f.col(name).alias(f"given_{name}") for name in rows.columns if name != IMAGE),
+        *(f.col(name).alias(f"given_{name}") for name in given),
         answer(f.struct(IMAGE)).alias("a"),
     )
     fields = answered.select("a.*").dtypes
@@ -74,7 +80,6 @@ def _answer(rows: Any, answer: Any, told: str, output: str) -> None:
         f.nullif(f.col(f"a.{name}"), f.lit("None")).alias(name) if kind == "string" else f.col(f"a.{name}")
         for name, kind in fields
     ]
-    given = [name for name in rows.columns if name != IMAGE]
     free = [name if name not in (*names, SOURCE, WEIGHTS) else f"given_{name}" for name in given]
     flat = answered.select(
         SOURCE,
@@ -84,6 +89,13 @@ def _answer(rows: Any, answer: Any, told: str, output: str) -> None:
     )
     # A wave is committed as a whole; what a killed one had begun is overwritten by the next.
     flat.write.option("partitionOverwriteMode", "dynamic").partitionBy(SOURCE).mode("overwrite").parquet(output)
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None  # answered as empty
 
 
 def _done(spark: Any, output: str, told: str) -> set[str]:
