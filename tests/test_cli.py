@@ -67,6 +67,8 @@ def test_published_weights_are_adopted_where_there_is_no_project(folder: Path, m
 def test_ctrl_c_a_full_disk_and_a_read_only_folder_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert end(monkeypatch, KeyboardInterrupt()) == 130
     assert "the disk is full" in str(end(monkeypatch, OSError(errno.ENOSPC, "No space left on device")))
+    full = OSError(errno.ENOSPC, "No space left on device", "/dev/shm/answers.csv")
+    assert "/dev/shm: the disk is full" in str(end(monkeypatch, full))
     said = str(end(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "data/raw/table.csv")))
     assert said.startswith("hiwl raw: data/raw/table.csv: Permission denied")
     # A library that tells of it in its own words, on a disk where nothing is free.

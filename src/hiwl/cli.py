@@ -234,6 +234,8 @@ def _outside(error: Exception) -> str | None:
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     # Libraries tell of a full disk in words of their own.
     folders = {Path.cwd(), Path(os.environ.get("DVC_ROOT", ".")).resolve(), Path(tempfile.gettempdir())}
+    if is_full and (written := getattr(error, "filename", None)) and Path(written).parent.is_dir():
+        folders = {Path(written).parent}
     least, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     if is_full or least < 1 << 20:
         what = f"the disk is full ({least:,} bytes free)"

@@ -1,3 +1,4 @@
+import errno
 import os
 import platform
 import subprocess
@@ -80,3 +81,9 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pyte
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
+
+
+def test_an_error_without_a_file_gets_that_which_was_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as error, replacing(tmp_path / "table.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "table.csv")

@@ -90,6 +90,10 @@ def create(model: PyFuncModel, limits: Limits) -> "Guard":
 
     @app.post("/explain")
     async def explained(request: Request) -> Response:
+        if not hasattr(inner, "decoded"):  # registered with code of its own, before this was
+            return JSONResponse(
+                {"message": "\nError: hiwl: this version of the model cannot tell; register it anew"}, 501
+            )
         picture = await asyncio.to_thread(explain, inner, await request.body())
         if picture is None:
             return JSONResponse({"message": "\nError: hiwl: not a picture that can be answered"}, 400)

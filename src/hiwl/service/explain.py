@@ -18,9 +18,9 @@ ONE = threading.Lock()  # the network is made when it is first asked for
 def explain(model: Any, content: bytes) -> bytes | None:
     """The picture in `content` as the root sees it, and where it looked for its answer, side by side, as PNG.
 
-    None where `content` is no picture, or the model is of a version that cannot tell.
+    None where `content` is no picture.
     """
-    pixels = model.decoded(content) if hasattr(model, "decoded") else None
+    pixels = model.decoded(content)
     if pixels is None:
         return None
     node = model.classifier.nodes["root"]
