@@ -3,6 +3,7 @@
 import gzip
 import io
 import math
+import warnings
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -165,8 +166,10 @@ def _central(picture: Image.Image, params: PackParams, scale: float) -> Decoded:
 def _stretched(content: bytes, params: Stretch) -> Pixels:
     """(height, width, 3) of the first picture in a FITS file, its rows from the top."""
     from astropy.io import fits  # takes a while
+    from astropy.io.fits.verify import VerifyWarning
     from astropy.visualization import make_lupton_rgb
 
+    warnings.filterwarnings("ignore", category=VerifyWarning)  # the picture's row says what is wrong with it
     try:
         if content.startswith(GZIP):
             with gzip.open(io.BytesIO(content)) as packed:
