@@ -23,7 +23,7 @@ from hiwl.model.tree import Floats, Ints
 from hiwl.model.trust import ALPHA, Trust
 
 MOST_SCALE = 64
-CHUNK = 32  # pictures answered at a time; the next are decoded meanwhile. It bounds memory
+CHUNK = 64  # pictures answered at a time; the next are decoded meanwhile. It bounds memory
 AREA = 2**24  # pixels of them: who sends large pictures waits for them, not everybody
 AHEAD = 2
 IMAGE = "image"

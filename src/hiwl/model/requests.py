@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from hiwl.core.errors import HiwlError
 from hiwl.model.answer import IMAGE, Model, is_nothing, to_bytes
@@ -62,7 +61,6 @@ class Server:
     def __init__(self, model: Model, seconds: float) -> None:
         self._seconds = seconds
         gc.freeze()  # or the collector goes through all modules again and again, for a tenth of the time
-        threadpool_limits(1, user_api="blas")  # its threads spin where the engine's are to work
         self.most = max(1, int(_rate(model) * seconds * SHARE))
 
     def check(self, table: pd.DataFrame) -> None:

@@ -12,13 +12,14 @@ validation galaxies, in units of what one in a hundred of the other validation g
 measurement that chose it).
 """
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import ThreadpoolController
 
 from hiwl.model.measures import measure
 from hiwl.model.pixels import Pixels
@@ -97,7 +98,8 @@ class Trust:
 
     def distances(self, features: Features) -> Floats:
         """(n,): how unlike the known galaxies pictures of (n, width) features are; one in a hundred exceeds 1."""
-        result: Floats = _to_third(_directions(features), self._known) / self.arrays["unit"].item()
+        with _libraries().limit(limits=1, user_api="blas"):  # whose threads would go on spinning beside the engine's
+            result: Floats = _to_third(_directions(features), self._known) / self.arrays["unit"].item()
         return result
 
     def about_sizes(self, pictures: Pixels) -> list[str]:
@@ -108,6 +110,11 @@ class Trust:
         told = "half of the light lies within {:.3f} of the side, {} than in 199 of 200 of training: another scale?"
         words = np.where(sizes < least, "less", np.where(sizes > most, "more", ""))
         return [told.format(size, word) if word else "" for size, word in zip(sizes, words, strict=True)]
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _directions(features: Features) -> Features:
