@@ -89,6 +89,49 @@ COMMANDS = {
         },
         needs_project=False,
     ),
+    "embed": Command(
+        "verbs",
+        "what a network sees in one's own pictures, as numbers: features for `similar`, `odd` and one's own work",
+        {
+            "paths": {"nargs": "+", "metavar": "PATH", "help": "as for classify"},
+            "--output": {"short": "-o", "required": True, "metavar": "FILE", "help": ".parquet"},
+            "--weights": WEIGHTS,
+            "--node": {"default": "root", "help": "of the model's tree (root)"},
+            "--components": {"type": int, "metavar": "K", "help": "the first K principal components instead of all"},
+        },
+        needs_project=False,
+    ),
+    "similar": Command(
+        "verbs",
+        "the galaxies most like one, by their features: a table and a page",
+        {
+            "galaxy": {"help": "one of the table (path, file name, ID), or a picture"},
+            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--number": {"short": "-n", "type": int, "default": 20, "help": "how many (20)"},
+            "--output": {
+                "short": "-o",
+                "default": "similar.html",
+                "metavar": "FILE",
+                "help": "the page (similar.html)",
+            },
+        },
+        needs_project=False,
+    ),
+    "odd": Command(
+        "verbs",
+        "the oddest galaxies, by their features and by what you say of some: a ranking and a page",
+        {
+            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--answers": {
+                "metavar": "FILE",
+                "help": "a table of galaxies (path or ID) and `answer`, 1 (dull) to 5 (features' name, .answers.csv)",
+            },
+            "--output": {"short": "-o", "default": "odd.csv", "metavar": "FILE", "help": "the ranking (odd.csv)"},
+            "--ask": {"action": "store_true", "help": "on a page, until Ctrl-C; answers are added to --answers"},
+            "--port": {"short": "-p", "type": int, "default": 5002, "help": "of the page (5002)"},
+        },
+        needs_project=False,
+    ),
     "check": Command(
         "verbs",
         "whether pictures are like those of training, so that their scores can be trusted: a page",

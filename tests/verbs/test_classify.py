@@ -13,7 +13,7 @@ import pytest
 from astropy.table import Table
 
 from hiwl.core.errors import HiwlError
-from hiwl.verbs import classify
+from hiwl.verbs import classify, parts
 from pictures import encode, folder_of, jpeg, noise
 from project import Project, environment
 
@@ -77,7 +77,7 @@ def test_columns_of_a_table_come_back_and_scales_follow_from_its_radii(pictures:
 def test_what_is_begun_goes_on_and_parts_of_another_run_are_left_alone(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classify, "PART", 5)
+    monkeypatch.setattr(parts, "PART", 5)
     run([pictures], tmp_path / "whole.parquet")
     written, write = 0, pq.write_table
 
@@ -92,7 +92,7 @@ def test_what_is_begun_goes_on_and_parts_of_another_run_are_left_alone(
     with pytest.raises(OSError, match="No space left"):
         run([pictures], tmp_path / "answers.parquet")
     assert not (tmp_path / "answers.parquet").exists()
-    with pytest.raises(HiwlError, match=r"holds answers of another run \(alpha 0.05, now 0.1\)"):
+    with pytest.raises(HiwlError, match=r"holds parts of another run \(alpha 0.05, now 0.1\)"):
         run([pictures], tmp_path / "answers.parquet", alpha=0.1)
     run([pictures], tmp_path / "answers.parquet")
     assert written == 4
@@ -117,9 +117,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(evaluated: Project, tmp_
     folder.mkdir()
     for number in range(32):
         (folder / f"{number}.jpg").write_bytes(jpeg(number, side=256))
-    code = (
-        "import sys; from hiwl.verbs import classify; classify.PART = 4; from hiwl.cli import main; main(sys.argv[1:])"
-    )
+    code = "import sys; from hiwl.verbs import parts; parts.PART = 4; from hiwl.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "classify", str(folder), "--weights", "models/choice", "-o"]
     subprocess.run([*command, str(tmp_path / "whole.parquet")], check=True, env=environment(), capture_output=True)
     again, parts = [*command, str(tmp_path / "answers.parquet")], tmp_path / ".answers.parquet.parts"

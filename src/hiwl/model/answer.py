@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.settings import settings
 from hiwl.model.classifier import Answers, Classifier
 from hiwl.model.pixels import MAGIC, MAX_BYTES, BadImageError, Decoded, Pixels, area, central, decode
 from hiwl.model.tree import Floats, Ints
-from hiwl.model.trust import ALPHA, Trust
+from hiwl.model.trust import ALPHA, Features, Trust
 
 MOST_SCALE = 64
 CHUNK = 64  # pictures answered at a time; the next are decoded meanwhile. It bounds memory
@@ -39,6 +40,17 @@ class Picture(NamedTuple):
     row: int
     decoded: Decoded | None
     error: str | None
+
+
+class Embedded(NamedTuple):
+    """What a node sees in n pictures."""
+
+    features: Features
+    """(n, width): penultimate; not numbers where a picture cannot be read."""
+    pictures: Objects
+    """(n,): each as packed, (side, side, 3) uint8, or None."""
+    errors: Objects
+    """(n,): what is wrong with each, or None."""
 
 
 class Model:
@@ -117,8 +129,7 @@ class Model:
             raise HiwlError(
                 f"a scale must lie between 1/{MOST_SCALE} and {MOST_SCALE}; found {scales.min()} to {scales.max()}"
             )
-        images = np.empty(len(table), dtype=object)
-        images[:] = table[IMAGE].tolist() if len(table) else []
+        images = _objects(table)
         # Whole numbers are 0 where there is no answer: Spark has no others.
         found = {name: np.full(len(table), 0 if kind is int else None, object) for name, kind in self.columns.items()}
         rows = self._rows(images, found["error"])
@@ -133,6 +144,25 @@ class Model:
         given = table.drop(columns=IMAGE).reset_index(drop=True)
         given = given.rename(columns={name: f"given_{name}" for name in found if name in given})
         return pd.concat([given, answers], axis=1)
+
+    def embed(self, table: pd.DataFrame, node: str, each: Callable[[int], object] = lambda number: None) -> Embedded:
+        """What a node sees in the column `image` of `table`, cells as in :meth:`answer`."""
+        asked = self.classifier.nodes[node]
+        images, errors, packed = _objects(table), np.full(len(table), None, object), np.full(len(table), None, object)
+        features = np.full((len(table), asked.width), np.nan, np.float32)
+        rows = self._rows(images, errors)
+        each(len(table) - len(rows))
+        for chunk in self._decoded(images, np.ones(len(table)), rows):
+            for row, _, error in chunk:
+                errors[row] = error
+            good = [(row, decoded.pixels) for row, decoded, _ in chunk if decoded is not None]
+            if good:
+                for row, pixels in good:
+                    packed[row] = pixels
+                pictures = torch.from_numpy(np.stack([pixels for _, pixels in good]))
+                features[[row for row, _ in good]] = asked.ask(pictures, np.arange(len(good))).features.numpy()
+            each(len(chunk))
+        return Embedded(features, packed, errors)
 
     def decoded(self, image: Any) -> Pixels | None:
         """The packed pixels of one cell, None where it cannot be read."""
@@ -194,6 +224,12 @@ class Model:
         if not np.ptp(decoded.pixels, axis=(0, 1)).any():
             return Picture(row, None, "blank: every pixel that is looked at has one colour")
         return Picture(row, decoded, None)
+
+
+def _objects(table: pd.DataFrame) -> Objects:
+    images = np.empty(len(table), dtype=object)
+    images[:] = table[IMAGE].tolist() if len(table) else []
+    return images
 
 
 def _chunks(images: Objects, rows: Ints) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_text
 from hiwl.core.settings import settings
 from hiwl.model import backbones
+from hiwl.model.components import FILE as COMPONENTS
 from hiwl.model.features import penultimate
 from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.preprocess import Preprocess, view
@@ -73,6 +74,12 @@ class Node:
         model = backbones.create(self.description["backbone"], len(self.description["children"]), "scratch", None).model
         model.load_state_dict(load_file(self.checkpoint))  # also of half precision, to the model's own
         return model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+    @cached_property
+    def width(self) -> int:
+        """How many features it has."""
+        black = torch.zeros(1, self.preprocess.size, self.preprocess.size, 3, dtype=torch.uint8)
+        return self.ask(black, np.zeros(1, np.int64)).features.shape[1]
 
     @cached_property
     def by_torch(self) -> Network:
@@ -183,7 +190,7 @@ def copy_model(folder: Path, to: Path) -> None:
         shutil.copyfile(folder / TRUST, to / TRUST)
     for node, chosen in json.loads((to / CHOICE_FILE).read_text())["nodes"].items():
         (to / node).mkdir()
-        for file in (chosen["file"], GRAPH):
+        for file in (chosen["file"], GRAPH, COMPONENTS):
             if (folder / node / file).exists():
                 shutil.copyfile(folder / node / file, to / node / file)
     write_sums(to)

@@ -24,10 +24,11 @@ from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
 from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
+from hiwl.model.components import Components, sample
 from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ROOT, ChooseParams, Floats, HierarchyParams, Ints, Tree, route
 from hiwl.model.trust import Features, Trust
-from hiwl.survey.packed import Part, read_split
+from hiwl.survey.packed import Part, read_images, read_packed, read_split
 from hiwl.training.export import export
 
 
@@ -96,13 +97,23 @@ def main() -> None:
         for name, description in descriptions.items():
             (beside / name).mkdir()
             shutil.copyfile(folder / name / best[name], beside / name / best[name])
-            export(Node(description, beside / name / best[name], torch.device("cpu")))
+            node = Node(description, beside / name / best[name], torch.device("cpu"))
+            export(node)
+            components_of(tree, name, node).save(beside / name)
         table.to_csv(beside / "combinations.csv", index=False)
         write_json(beside / "record.json", record.to_json())
         write_sums(beside)
     write_json(VALIDATION, metrics)
     tracking.try_to_log(record)
     print(f"choose: best of {len(table)} combinations, validation accuracy {best['accuracy']:.4f}")
+
+
+def components_of(tree: Tree, name: str, node: Node) -> Components:
+    """Principal components of the node's features, from the training galaxies below it."""
+    table = read_packed()
+    taught = table[(table["split"] == "training") & table["class"].isin(tree.leaves(name))]
+    rows = taught["row"].to_numpy()[sample(len(taught))]
+    return Components.fit(node.ask(read_images(), rows).features.numpy())
 
 
 def score(

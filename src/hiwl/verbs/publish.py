@@ -26,6 +26,7 @@ from hiwl.core.settings import settings
 from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.model.backbones import create, library_of
 from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier, read_sums, write_sums
+from hiwl.model.components import FILE as COMPONENTS
 from hiwl.model.tree import Ints
 from hiwl.model.trust import TRUST
 from hiwl.params import definition
@@ -61,8 +62,9 @@ def halve(folder: Path, to: Path) -> None:
         if library_of(node["backbone"]) == "timm":
             _describe_to_timm(node, to / name)
         save_file(halved(folder / name / node["file"]), to / name / WEIGHTS)
-        if (folder / name / GRAPH).exists():
-            shutil.copyfile(folder / name / GRAPH, to / name / GRAPH)
+        for file in (GRAPH, COMPONENTS):
+            if (folder / name / file).exists():
+                shutil.copyfile(folder / name / file, to / name / file)
         node["file"] = WEIGHTS
     write_json(to / CHOICE_FILE, choice)
     shutil.copyfile(folder / TRUST, to / TRUST)

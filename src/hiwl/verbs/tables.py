@@ -95,7 +95,8 @@ def _schema(parts: list[Path]) -> pa.Schema:
     for part in parts:
         for field in pq.read_schema(part):
             kinds.setdefault(field.name, []).append(field.type)
-    return pa.schema([(name, _common(found)) for name, found in kinds.items()])
+    fields = [(name, _common(found)) for name, found in kinds.items()]
+    return pa.schema(fields, metadata=pq.read_schema(parts[0]).metadata)
 
 
 def _common(kinds: list[pa.DataType]) -> pa.DataType:

@@ -33,6 +33,7 @@ from hiwl.model.classifier import CHOICE_FILE, Classifier, average, read_sums, w
 from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.tree import ROOT, Floats, Tree
 from hiwl.model.trust import Trust
+from hiwl.stages.choose import components_of
 from hiwl.survey.inputs import find
 from hiwl.survey.packed import Part, read_split
 from hiwl.survey.pictures import look
@@ -68,8 +69,9 @@ def main(name: str, others: list[str]) -> None:
 def fit(folder: Path) -> None:
     """Write graphs, thresholds and ``trust.safetensors`` into the folder of a model, from the validation galaxies."""
     classifier = Classifier.load(folder, "cpu")
-    for node in classifier.nodes.values():
+    for name, node in classifier.nodes.items():
         export(node)
+        components_of(classifier.tree, name, node).save(folder / name)
     write_sums(folder)
     classifier = Classifier.load(folder, "cpu")
     validation = read_split("validation", classifier.tree)

@@ -1,0 +1,50 @@
+"""Principal components of a node's features, fitted on its training galaxies: fewer numbers that say nearly as much."""
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+Features = npt.NDArray[np.float32]
+FILE = "components.safetensors"
+MOST = 64
+GALAXIES = 5000  # of training at most, from which they are fitted
+SEED = 1
+
+
+class Components(NamedTuple):
+    """Of one node."""
+
+    mean: Features
+    """(width,)."""
+    axes: Features
+    """(components, width), the most telling first."""
+
+    @classmethod
+    def fit(cls, features: Features) -> Self:
+        """From (n, width) features of training galaxies; up to 64 components."""
+        from sklearn.decomposition import PCA
+
+        fitted = PCA(min(MOST, *features.shape), random_state=SEED).fit(features)
+        return cls(fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Self | None":
+        """Of the node in `folder`; None where none were fitted."""
+        return cls(**load_file(folder / FILE)) if (folder / FILE).exists() else None
+
+    def save(self, folder: Path) -> None:
+        """Write ``components.safetensors`` into the node's folder."""
+        save_file({name: np.ascontiguousarray(array) for name, array in self._asdict().items()}, folder / FILE)
+
+    def __call__(self, features: Features, number: int) -> Features:
+        """(n, number) components of (n, width) features."""
+        return np.asarray((features - self.mean) @ self.axes[:number].T, np.float32)
+
+
+def sample(galaxies: int) -> npt.NDArray[np.int64]:
+    """Which of so many training galaxies they are fitted from."""
+    chosen = np.random.default_rng(SEED).permutation(galaxies)[:GALAXIES]
+    return np.sort(chosen)

@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import hiwl
+from hiwl.core.errors import HiwlError
+from hiwl.model.components import Components
+from hiwl.verbs import embed, odd, similar
+from hiwl.verbs.features import FeatureTable
+from pictures import folder_of, jpeg
+from project import Project
+
+
+@pytest.fixture
+def features(evaluated: Project, tmp_path: Path) -> Path:
+    folder_of(tmp_path / "pictures", 40)
+    return run(tmp_path)
+
+
+def run(tmp_path: Path, name: str = "features.parquet", **options: object) -> Path:
+    given = {"weights": "models/choice", "node": "root", "components": None} | options
+    embed.main([str(tmp_path / "pictures")], str(tmp_path / name), **given)  # type: ignore[arg-type]
+    return tmp_path / name
+
+
+def test_each_picture_gets_its_nodes_features_and_what_cannot_be_read_says_so(features: Path, tmp_path: Path) -> None:
+    table = FeatureTable(features)
+    assert len(table) == 42
+    assert table.how == embed.How("models/choice", "root", None)
+    given = table.given
+    files = given["path"].str.rsplit("/").str[-1].tolist()
+    assert given["error"].notna().tolist() == [file in ("broken.jpg", "bläck.png") for file in files]
+    model = hiwl.load("models/choice")
+    row = files.index("07.jpg")
+    pixels = model.decoded(jpeg(7, side=256))
+    assert pixels is not None
+    wanted = model.classifier(pixels[None]).features[0]
+    assert table.feature(row) == pytest.approx(wanted, rel=2e-3, abs=1e-3)
+    assert table.features()[row] == pytest.approx(table.feature(row), abs=0)
+    assert np.isnan(table.features()[files.index("broken.jpg")]).all()
+    (picture,) = table.pictures(np.array([row]))
+    assert picture is not None
+    assert picture.startswith(b"\xff\xd8")
+
+
+def test_components_are_those_fitted_on_training_and_another_node_sees_otherwise(
+    features: Path, tmp_path: Path
+) -> None:
+    few = FeatureTable(run(tmp_path, "few.parquet", components=3))
+    fitted = Components.load(Path("models/choice/root"))
+    assert fitted is not None
+    good = ~np.isnan(few.features()[:, 0])
+    wanted = fitted(FeatureTable(features).features(), 3)
+    assert few.features()[good] == pytest.approx(wanted[good], abs=0.02)
+    narrow = FeatureTable(run(tmp_path, "narrow.parquet", node="narrow"))
+    assert not np.allclose(narrow.features()[good], FeatureTable(features).features()[good])
+    with pytest.raises(HiwlError, match="--components 500: 1 to"):
+        run(tmp_path, "many.parquet", components=500)
+    with pytest.raises(HiwlError, match="--node wide: the model has root, narrow"):
+        run(tmp_path, "wide.parquet", node="wide")
+
+
+def test_the_galaxies_most_like_one_are_those_of_the_least_cosine_distance(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = FeatureTable(features)
+    similar.main("07", str(features), 5, str(tmp_path / "page.html"))
+    printed = capsys.readouterr().out.splitlines()
+    values = table.features()
+    row = table.row("07")
+    assert row is not None
+    directions = values / np.linalg.norm(values, axis=1, keepdims=True)
+    distances = 1 - directions @ directions[row]
+    distances[row] = np.nan
+    nearest = table.given["path"].iloc[np.argsort(distances)[:5]].tolist()
+    assert [line.split()[-1] for line in printed[1:6]] == nearest
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg;base64,") == 6
+    (tmp_path / "other.jpg").write_bytes(jpeg(7, side=256))
+    similar.main(str(tmp_path / "other.jpg"), str(features), 1, str(tmp_path / "page.html"))
+    assert "07.jpg" in capsys.readouterr().out
+    with pytest.raises(HiwlError, match="neither a galaxy of"):
+        similar.main("none.jpg", str(features), 1, str(tmp_path / "page.html"))
+    with pytest.raises(HiwlError, match="not a table of features"):
+        FeatureTable(Path("models/choice/choice.json"))
+
+
+def test_an_index_is_made_once_for_a_table_and_anew_when_that_changes(features: Path, tmp_path: Path) -> None:
+    FeatureTable(features).index()
+    (first,) = tmp_path.glob(".features.*.usearch")
+    made = first.stat().st_mtime_ns
+    FeatureTable(features).index()
+    assert first.stat().st_mtime_ns == made
+    pq.write_table(pq.read_table(features).slice(12), features)
+    assert len(FeatureTable(features).index()) == 28  # two could not be read
+    (second,) = tmp_path.glob(".features.*.usearch")
+    assert second != first
+
+
+def test_answers_lead_to_galaxies_like_those_that_were_found_interesting(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd.main(str(features), None, str(tmp_path / "odd.csv"), ask=False, port=0)
+    before = pd.read_csv(tmp_path / "odd.csv")
+    assert len(before) == 40
+    assert before["apart"].is_monotonic_decreasing
+    assert "40 galaxies" in capsys.readouterr().out
+    search = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
+    first = search.current()
+    for _ in range(12):
+        row = search.current()
+        assert row is not None
+        search.answer(row, 5 if row % 2 else 1)
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
+    search.undo()
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 11
+    again = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
+    assert again.answers == search.answers
+    assert next(iter(again.answers)) == first
+    ranking = again.ranking()
+    of_answered = ranking.dropna(subset="answer")
+    assert of_answered.loc[of_answered["answer"] == 5, "expected"].min() > 3
+    assert of_answered.loc[of_answered["answer"] == 1, "expected"].max() < 3
+    odd.main(str(features), str(tmp_path / "answers.csv"), str(tmp_path / "odd.csv"), ask=False, port=0)
+    assert "by 11 answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,answer\n{path},7\n", "answer '7'; answers are 1 .dull. to 5"),
+        ("path,answer\nnone.jpg,3\n", "none.jpg: no galaxy of"),
+        ("name,answer\nx,3\n", "a column 'answer' and one that tells galaxies"),
+    ],
+)
+def test_answers_that_cannot_be_meant_are_refused(table: str, message: str, features: Path, tmp_path: Path) -> None:
+    path = FeatureTable(features).given["path"][0]
+    (tmp_path / "answers.csv").write_text(table.format(path=path))
+    with pytest.raises(HiwlError, match=message):
+        odd.Search(FeatureTable(features), tmp_path / "answers.csv")
+
+
+def test_the_options_are_kept_with_the_features(features: Path) -> None:
+    said = json.loads(pq.read_schema(features).metadata[b"hiwl"])
+    assert said == {"weights": "models/choice", "node": "root", "components": None}
