@@ -222,8 +222,8 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     Path("reports/record.json").write_text(json.dumps(record | shown))
     publish.main("tiny")
     folder = Path("pretrained/tiny")
-    weights = next(folder.glob("root/*.safetensors"))
-    (whole,) = Path("models/choice/root").glob("*.safetensors")
+    weights = folder / "root/model.safetensors"
+    (whole,) = Path("models/choice/root").glob("epoch*.safetensors")
     assert weights.stat().st_size < 0.6 * whole.stat().st_size
     mine = Classifier.load(folder, "cpu").nodes["root"]
     timms = timm.create_model(f"local-dir:{folder / 'root'}", pretrained=True).eval()
@@ -347,7 +347,7 @@ def test_a_version_whose_files_are_damaged_is_not_called_champion_but_registered
     client = store(registered)
     version = client.get_model_version_by_alias("hiwl", "champion")
     files = Path(mlflow.artifacts.download_artifacts("models:/hiwl@champion"))
-    (weights,) = (files / "artifacts/choice/root").glob("*.safetensors")
+    (weights,) = (files / "artifacts/choice/root").glob("epoch*.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
