@@ -143,6 +143,18 @@ def test_answers_that_cannot_be_meant_are_refused(table: str, message: str, feat
         odd.Search(FeatureTable(features), tmp_path / "answers.csv")
 
 
+def test_answers_are_kept_by_a_column_that_tells_galaxies_apart(features: Path, tmp_path: Path) -> None:
+    table = pq.read_table(features)
+    table = table.set_column(0, "path", [["same.jpg"] * len(table)]).append_column("id", [[*range(len(table))]])
+    pq.write_table(table, features)
+    search = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
+    row = search.current()
+    assert row is not None
+    search.answer(row, 4)
+    assert (tmp_path / "answers.csv").read_text() == f"id,answer\n{row},4\n"
+    assert odd.Search(FeatureTable(features), tmp_path / "answers.csv").answers == {row: 4}
+
+
 def test_the_options_are_kept_with_the_features(features: Path) -> None:
     said = json.loads(pq.read_schema(features).metadata[b"hiwl"])
     assert said == {"weights": "models/choice", "node": "root", "components": None}

@@ -151,24 +151,28 @@ def _from_neighbours(table: FeatureTable, features: "np.ndarray[Any, np.dtype[np
 
 
 def _names(table: FeatureTable) -> pd.Series:
-    """By what a table of answers knows galaxies: their path, else the first column, else the number of the row."""
+    """By what a table of answers knows galaxies: path, else the first column that tells them apart, else row number."""
+    names = _telling(table)
+    return names[next(column for column in (PATH, *names) if column in names)]
+
+
+def _telling(table: FeatureTable) -> dict[str, pd.Series]:
+    """The columns that tell galaxies apart, and the number of the row, as text."""
     given = table.given.drop(columns=ERROR)
-    column = PATH if PATH in given else next(iter(given), None)
-    return pd.Series(range(len(table)), name="row").astype(str) if column is None else given[column].astype(str)
+    telling = {str(name): given[name].astype(str) for name in given if given[name].is_unique and name != "row"}
+    return telling | {"row": pd.Series(range(len(table)), name="row").astype(str)}
 
 
 def _read(kept: Path, table: FeatureTable) -> dict[int, int]:
     """The answers in a table, by row."""
-    said = read_text_table(kept)
-    given = table.given.drop(columns=ERROR)
-    shared = [name for name in said if name != ANSWER and (name in given or name == "row")]
+    said, telling = read_text_table(kept), _telling(table)
+    shared = [name for name in said if name != ANSWER and name in telling]
     if ANSWER not in said or not shared:
         raise HiwlError(
             f"{kept}: a column {ANSWER!r} and one that tells galaxies as in {table.path} are needed "
-            f"({', '.join(map(str, given))}); found {', '.join(map(str, said))}"
+            f"({', '.join(telling)}); found {', '.join(map(str, said))}"
         )
-    names = given[shared[0]].astype(str) if shared[0] in given else pd.Series(range(len(table))).astype(str)
-    row_of = {name: row for row, name in enumerate(names)}
+    row_of = {name: row for row, name in enumerate(telling[shared[0]])}
     readable = table.given[ERROR].isna().to_numpy()
     answers: dict[int, int] = {}
     for name, answer in zip(said[shared[0]], said[ANSWER], strict=True):
