@@ -21,7 +21,7 @@ from hiwl.model.torchvision_mend import mend_torchvision
 mend_torchvision()
 from torchvision import transforms
 
-from common import galaxies, machine, seconds, spread
+from common import galaxies, in_folder, machine, seconds, spread
 from hiwl.model import backbones
 from hiwl.model.answer import Model
 from hiwl.model.classifier import Classifier, Node, write_sums
@@ -118,12 +118,7 @@ def main() -> None:
     kind, pictures = galaxies(OURS)
     print(machine(), f"{OURS} {kind}")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "pictures")
-        folder.mkdir()
-        files = []
-        for number, content in enumerate(pictures):
-            files.append(folder / f"{number:04}.jpg")
-            files[-1].write_bytes(content)
+        files = in_folder(pictures, folder := Path(scratch, "pictures"))
         Path(scratch, "b1").mkdir()
         compare("best", Path("pretrained/best"), files)
         compare("B1 at 240 px, two layers", paper(Path(scratch, "b1")), files[:96])

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common import galaxies, machine, spread
+from common import galaxies, in_folder, machine, spread
 from hiwl.verbs import embed
 from hiwl.verbs.features import FeatureTable
 
@@ -23,12 +23,9 @@ def main() -> None:
     kind, pictures = galaxies(PICTURES)
     print(machine(), f"{GALAXIES:,} rows of {WIDTH} components, replicated from {PICTURES} {kind}")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "pictures")
-        folder.mkdir()
-        for number, content in enumerate(pictures):
-            (folder / f"{number:04}.jpg").write_bytes(content)
+        in_folder(pictures, Path(scratch, "pictures"))
         few = Path(scratch, "few.parquet")
-        embed.main([str(folder)], str(few), "best", "root", WIDTH)
+        embed.main([f"{scratch}/pictures"], str(few), "best", "root", WIDTH)
         many = replicated(few, Path(scratch, "many.parquet"))
         table = FeatureTable(many)
         start = time.perf_counter()

@@ -58,6 +58,15 @@ def galaxies(count: int) -> tuple[str, list[bytes]]:
         return "galaxies", [archive.read(names[number]) for number in chosen]
 
 
+def in_folder(pictures: list[bytes], folder: Path) -> list[Path]:
+    """The pictures as files of a new folder."""
+    folder.mkdir()
+    files = [folder / f"{number:04}.jpg" for number in range(len(pictures))]
+    for file, content in zip(files, pictures, strict=True):
+        file.write_bytes(content)
+    return files
+
+
 def peak_memory(group: int) -> float:
     """Peak resident megabytes so far, summed over the living processes of a group (pages of files left out)."""
     total = 0.0

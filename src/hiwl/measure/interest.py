@@ -51,6 +51,8 @@ class Interest:
 
     def learn(self, answers: dict[int, float]) -> None:
         """Know these answers by row, and no others."""
+        if answers == self._answers:
+            return
         self._answers = dict(answers)
         self.mean, self.deviation = self._prior, np.ones(len(self._prior))
         if not answers:

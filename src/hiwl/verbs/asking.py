@@ -1,6 +1,5 @@
 """The page on which a person answers how interesting galaxies are, for `hiwl odd --ask`; on this machine alone."""
 
-import base64
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 
 from hiwl.core.errors import HiwlError
+from hiwl.verbs.embed import link
 
 if TYPE_CHECKING:
     from hiwl.verbs.odd import Search
@@ -58,7 +58,7 @@ def create(search: "Search") -> FastAPI:
         first = search.ranking().head(TOP)
         pictures = search.table.pictures(first["row"].to_numpy())
         return [
-            {"row": int(row), "expected": float(expected), "picture": _link(jpeg)}
+            {"row": int(row), "expected": float(expected), "picture": link(jpeg)}
             for row, expected, jpeg in zip(first["row"], first["expected"], pictures, strict=True)
         ]
 
@@ -79,9 +79,5 @@ def _state(search: "Search") -> dict[str, Any]:
     if row is not None:
         given = search.table.given.iloc[row].dropna()
         told["told"] = {str(name): str(value) for name, value in list(given.items())[:6]}
-        told["picture"] = _link(search.table.pictures(np.array([row]))[0])
+        told["picture"] = link(search.table.pictures(np.array([row]))[0])
     return told
-
-
-def _link(jpeg: bytes | None) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()

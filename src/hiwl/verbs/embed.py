@@ -4,6 +4,7 @@ The penultimate features of one node, or their principal components. A run that 
 picture that cannot be read is a row that says so, without features.
 """
 
+import base64
 import io
 import json
 import time
@@ -108,3 +109,8 @@ def thumbnail(pixels: Pixels) -> bytes:
     picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BOX)
     picture.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def link(jpeg: bytes | None) -> str:
+    """A picture for a page that holds all it shows."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()

@@ -5,7 +5,6 @@ page (`--ask`), those that are expected to interest whoever gave them. Answers a
 on.
 """
 
-import base64
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from hiwl.core.files import replacing, write_text
 from hiwl.measure.interest import ANSWERS, AT_ONCE, Interest
 from hiwl.model.tree import Floats
 from hiwl.survey.text_table import read_text_table
-from hiwl.verbs.embed import ERROR
+from hiwl.verbs.embed import ERROR, link
 from hiwl.verbs.features import FeatureTable
 
 ANSWER, PATH = "answer", "path"
@@ -191,7 +190,7 @@ def _write_page(search: Search, ranking: pd.DataFrame, to: Path) -> None:
     galaxies = [
         {
             "name": names.iloc[int(one["row"])],
-            "picture": "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode(),
+            "picture": link(jpeg),
             "told": f"{one['expected']:.2f}" if search.answers else f"{one['apart']:.3f}",
             "answer": None if pd.isna(one[ANSWER]) else one[ANSWER],
         }

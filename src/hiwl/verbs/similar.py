@@ -3,7 +3,6 @@
 By cosine distance of their features. GALAXY is one of the table (a path, a file's name, an ID) or a picture.
 """
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hiwl.core.files import write_text
 from hiwl.core.registry import weights_folder
 from hiwl.model.answer import IMAGE, Model
 from hiwl.model.components import Features
-from hiwl.verbs.embed import ERROR, Eye, thumbnail
+from hiwl.verbs.embed import ERROR, Eye, link, thumbnail
 from hiwl.verbs.features import FeatureTable
 
 TEMPLATE = Path(__file__).with_name("similar.html.jinja")
@@ -41,12 +40,12 @@ def main(galaxy: str, features: str, number: int, output: str) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     values: dict[str, Any] = {
         "galaxy": galaxy,
-        "picture": _link(picture),
+        "picture": link(picture),
         "table": features,
         "size": len(table),
         "how": table.how,
         "near": [
-            {"picture": _link(jpeg), "told": {name: cell for name, cell in one.items() if not pd.isna(cell)}}
+            {"picture": link(jpeg), "told": {name: cell for name, cell in one.items() if not pd.isna(cell)}}
             for jpeg, one in zip(table.pictures(keys), near.to_dict("records"), strict=True)
         ],
     }
@@ -68,7 +67,3 @@ def _of_picture(table: FeatureTable, name: str) -> tuple[Features, bytes | None]
     if seen.errors[0] is not None:
         raise HiwlError(f"{name}: {seen.errors[0]}")
     return seen.features[0], thumbnail(seen.pictures[0])
-
-
-def _link(jpeg: bytes | None) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
