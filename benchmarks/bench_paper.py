@@ -170,6 +170,7 @@ def ours(size: Size, batch: int, steps: int, precision: Any, compiled: bool) -> 
         rows={"training": torch.arange(count, device=fabric.device)},
         labels={"training": torch.randint(0, CLASSES, (count,))},
         votes=None,
+        answers=None,
         children=CLASSES,
         shares={},
         sources={},

@@ -11,20 +11,34 @@ from hiwl.model.classifier import GRAPH, Node
 from hiwl.training.export import check_export, export
 
 
-def node_of(name: str, folder: Path) -> Node:
+def node_of(name: str, folder: Path, dimension: int | None = None) -> Node:
     if not (folder / "w.safetensors").exists():
         torch.manual_seed(0)
-        save_file(backbones.create(name, 3, "scratch", None).model.state_dict(), folder / "w.safetensors")
+        network = backbones.create(name, 3, "scratch", None, dimension=dimension).model
+        save_file(network.state_dict(), folder / "w.safetensors")
     description = {"backbone": name, "children": ["x"] * 3, "input": 64, "mean": [0.05] * 3, "std": [0.1] * 3}
+    description |= {"dimension": dimension} if dimension else {}
     return Node(description, folder / "w.safetensors", torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "shufflenet_v2_x0_5", "dieleman"])
-def test_the_engine_says_what_torch_says_by_a_graph_without_numbers(name: str, tmp_path: Path) -> None:
-    export(node_of(name, tmp_path))
+@pytest.mark.parametrize(
+    ("name", "dimension"),
+    [
+        ("test_resnet", None),
+        ("test_efficientnet", None),
+        ("shufflenet_v2_x0_5", None),
+        ("dieleman", None),
+        ("test_resnet", 16),
+    ],
+)
+def test_the_engine_says_what_torch_says_by_a_graph_without_numbers(
+    name: str, dimension: int | None, tmp_path: Path
+) -> None:
+    export(node_of(name, tmp_path, dimension))
     weights = (tmp_path / "w.safetensors").stat().st_size
     assert (tmp_path / GRAPH).stat().st_size < max(weights / 4, 400_000)
-    node = node_of(name, tmp_path)
+    node = node_of(name, tmp_path, dimension)
+    assert node.width == node.ask(torch.zeros(1, 64, 64, 3, dtype=torch.uint8), np.array([0])).features.shape[1]
     images = torch.randint(0, 256, (9, 72, 72, 3), dtype=torch.uint8)
     rows = np.array([8, 0, 3])
     seen, wanted = node.ask(images, rows, (0, 5)), node.ask(images, rows, (0, 5), by=node.by_torch)

@@ -25,17 +25,26 @@ class Backbone(NamedTuple):
     started_from: str
 
 
-def create(name: str, classes: int, pretrained: str, weights: Path | None, head: str = "library") -> Backbone:
+def create(
+    name: str,
+    classes: int,
+    pretrained: str,
+    weights: Path | None,
+    head: str = "library",
+    dimension: int | None = None,
+) -> Backbone:
     """Make model `name` with `classes` outputs.
 
     `pretrained` is `scratch`; `hub` (the ImageNet weights that timm or torchvision takes today, over the network);
     `hub:<tag>` (those of timm's that have this tag); or the SHA-256 of a safetensors file at `weights`, itself or as
     ``<weights>/<name>.safetensors``. The last layer is always new:
     drawn as the `library` does, which for timm's EfficientNets is uniform in +- 1 / sqrt(classes) and so large that its
-    first gradients spoil the weights before it; or as torch's `linear` layer, +- 1 / sqrt(features).
+    first gradients spoil the weights before it; or as torch's `linear` layer, +- 1 / sqrt(features). With a
+    `dimension` it is an embedding of so many numbers, and the classes' proxies.
 
     Raises:
-        HiwlError: no such model; weights that are missing, others than named, or that do not fit.
+        HiwlError: no such model; weights that are missing, others than named, or that do not fit; a last layer that
+            cannot be an embedding.
     """
     library = library_of(name)
     if pretrained == "scratch":
@@ -59,7 +68,21 @@ def create(name: str, classes: int, pretrained: str, weights: Path | None, head:
     if head == "linear":
         for layer in last_layers(model):
             model.get_submodule(layer).reset_parameters()  # type: ignore[operator]
+    if dimension is not None:
+        _end_in_proxies(model, name, dimension, classes)
     return Backbone(model, started_from)
+
+
+def _end_in_proxies(model: "nn.Module", name: str, dimension: int, classes: int) -> None:
+    from torch import nn
+
+    from hiwl.model.proxies import Proxies
+
+    last = last_layers(model)
+    if len(last) > 1 or not isinstance(layer := model.get_submodule(last[0]), nn.Linear):
+        raise HiwlError(f"train.recipe.loss: {name} does not end in one linear layer, so no distances can be learned")
+    embedding = nn.Linear(layer.in_features, dimension)
+    model.set_submodule(last[0], nn.Sequential(embedding, Proxies(dimension, classes)))
 
 
 def _said_of(model: "nn.Module") -> str:

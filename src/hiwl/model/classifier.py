@@ -19,7 +19,7 @@ from hiwl.core.files import sha256, write_text
 from hiwl.core.settings import settings
 from hiwl.model import backbones
 from hiwl.model.components import FILE as COMPONENTS
-from hiwl.model.features import penultimate
+from hiwl.model.features import penultimate, width
 from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.preprocess import Preprocess, view
 from hiwl.model.tree import ROOT, Floats, Ints, Routed, Routing, Tree, route
@@ -71,15 +71,15 @@ class Node:
     @cached_property
     def model(self) -> nn.Module:
         """The network itself."""
-        model = backbones.create(self.description["backbone"], len(self.description["children"]), "scratch", None).model
+        children, dimension = len(self.description["children"]), self.description.get("dimension")
+        model = backbones.create(self.description["backbone"], children, "scratch", None, dimension=dimension).model
         model.load_state_dict(load_file(self.checkpoint))  # also of half precision, to the model's own
         return model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
     @cached_property
     def width(self) -> int:
         """How many features it has."""
-        black = torch.zeros(1, self.preprocess.size, self.preprocess.size, 3, dtype=torch.uint8)
-        return self.ask(black, np.zeros(1, np.int64)).features.shape[1]
+        return width(self.model)
 
     @cached_property
     def by_torch(self) -> Network:
@@ -112,7 +112,7 @@ def _by_torch(
 ) -> tuple[Tensor, Tensor]:
     with penultimate(model) as parts:
         logits = model(preprocess(torch.from_numpy(pictures).to(device))).float().cpu()
-    return logits, parts[0]
+    return logits, parts[0].cpu()
 
 
 class Answers(NamedTuple):

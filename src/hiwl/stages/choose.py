@@ -22,6 +22,7 @@ from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE, VALIDATI
 from hiwl.core.record import Record, run_name, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
+from hiwl.measure.retrieval import retrieval
 from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
 from hiwl.model.components import Components, sample
@@ -86,10 +87,11 @@ def main() -> None:
     record = _record(parameters, nodes, choice, len(labels), here)
     metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
     metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
-    record = record.finished(metrics)
     served = {name: answers[name, best[name]].probabilities for name in tree.nodes}
     routed = route(tree, lambda node, rows: served[node][rows], len(labels), shares, params.routing)
     features = answers[ROOT, best[ROOT]].features
+    metrics |= {f"validation_{name}": value for name, value in retrieval(features, labels).items()}
+    record = record.finished(metrics)
     trust = Trust.fit(routed.probabilities, labels, features, validation.images.numpy(), tree.classes)
     with replacing_folder(CHOICE) as beside:
         write_json(beside / CHOICE_FILE, choice)

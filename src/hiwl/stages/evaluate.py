@@ -20,6 +20,7 @@ from hiwl.core.record import Record, nodes_of
 from hiwl.core.settings import settings
 from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.measure.plots import draw_confusion, draw_history, save
+from hiwl.measure.retrieval import retrieval
 from hiwl.model.classifier import Classifier
 from hiwl.model.tree import Ints, Routed
 from hiwl.survey import votes
@@ -33,7 +34,8 @@ def main() -> None:
     galaxies, images, labels = read_split("test", classifier.tree)
     if not galaxies:
         raise HiwlError("no galaxy to test on; bring a larger survey, or raise split.held_out")
-    routed = classifier(images).routed
+    answers = classifier(images)
+    routed = answers.routed
     metrics, per_class = measure_routed(labels, routed, classes)
 
     choice = Record.model_validate_json((CHOICE / "record.json").read_text())
@@ -41,21 +43,22 @@ def main() -> None:
         name: Record.model_validate_json((nodes_of(choice) / name / "record.json").read_text()) for name in choice.nodes
     }
     measured = test_metrics(metrics, per_class)
+    measured |= {f"test_{name}": value for name, value in retrieval(answers.features, labels).items()}
     record = choice.finished(measured)
     counted = choice.data["counts"] | {"test": len(labels)}
     record = record.model_copy(update={"data": choice.data | {"counts": counted}})
-    answers = with_given(answers_table(galaxies, labels, routed, classes))
+    table = with_given(answers_table(galaxies, labels, routed, classes))
     with scratch_folder(REPORTS / "evaluation") as beside:
         write_json(beside / "test.json", measured)
         per_class.to_csv(beside / "per_class.csv", index=False)
-        answers[["label", "answer"]].to_csv(beside / "confusion.csv", index=False)
+        table[["label", "answer"]].to_csv(beside / "confusion.csv", index=False)
         counts = confusion_matrix(labels, routed.label, labels=range(len(classes)))
         save(
             draw_confusion(counts, classes, f"{choice.columns['survey']}: {len(labels)} test galaxies"),
             beside / "confusion.png",
         )
         save(draw_history({name: run.history for name, run in nodes.items()}), beside / "curves.png")
-        answers.to_csv(
+        table.to_csv(
             beside / "answers.csv.gz",
             index=False,
             float_format="%.4f",

@@ -28,7 +28,7 @@ from hiwl.core.section import check_unchanged, read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
-from hiwl.survey import packed, tables
+from hiwl.survey import packed, tables, votes
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
 from hiwl.training.params import TrainParams
@@ -46,7 +46,7 @@ def main(node: str) -> None:
     if node not in tree.nodes:
         raise HiwlError(f"{node}: not a node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
     params.check_nodes(tree)
-    data = read_data(tree, node, params.recipe_of(node).needs_votes)
+    data = read_data(tree, node, params.recipe_of(node))
     side = data.images.shape[1]
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
@@ -74,7 +74,8 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
         if state is not None:
             print(f"train@{node}: going on after epoch {len(state['history'])}, from {work}")
     state = fabric.broadcast(state)  # other machines do not see the file
-    made = backbones.create(params.backbone, data.children, params.pretrained, here.weights, params.head)
+    dimension = params.recipe_of(node).dimension
+    made = backbones.create(params.backbone, data.children, params.pretrained, here.weights, params.head, dimension)
     trainer = Trainer(fabric, made.model, data, params, node, here.compile)
     if state is not None:
         trainer.load_state_dict(state)
@@ -138,6 +139,7 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
         *(path for name in CODE for path in package.glob(f"{name}/**/*.py")),
         Path(packed.__file__),
         Path(tables.__file__),
+        Path(votes.__file__),
         Path(__file__),
     ]
     code = {str(path.relative_to(package)): sha256(path) for path in paths}
@@ -200,6 +202,7 @@ def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record
                 "node": trainer.node,
                 "children": record.parameters["hierarchy"]["nodes"][trainer.node],
                 **{name: getattr(params, name) for name in ("backbone", "input", "mean", "std")},
+                **({} if trainer.recipe.dimension is None else {"dimension": trainer.recipe.dimension}),
                 "shares": data.shares,
                 "checkpoints": [kept._asdict() for kept in best],
             },

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
-from hiwl.core.layout import CLEAN_TABLE, ID, PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE
+from hiwl.core.layout import CLEAN_TABLE, ID, PACKED_IMAGES, PACKED_INDEX, RAW_TABLE, SPLITS_TABLE
 from hiwl.model.tree import Tree
 from hiwl.survey.packed import read_images, read_packed
 from hiwl.survey.tables import read_table
-from hiwl.training.params import Shuffled, Weighted
+from hiwl.survey.votes import COLUMNS
+from hiwl.training.params import RecipeParams, Shuffled, Weighted
 
 
 class NodeData(NamedTuple):
@@ -26,6 +27,9 @@ class NodeData(NamedTuple):
     votes: dict[str, Tensor] | None
     """By split: the volunteers' shares for the node's children, (n, children), NaN where they are not known; None
     where the recipe does not ask for them."""
+    answers: dict[str, Tensor] | None
+    """By split: the volunteers' answers to all questions, (n, 37) as in the competition's table, NaN where they are not
+    known; None where the recipe does not ask for them."""
     children: int
     shares: dict[str, int]
     """How many training galaxies each class below the node has."""
@@ -33,8 +37,8 @@ class NodeData(NamedTuple):
     """SHA-256 of every file read."""
 
 
-def read_data(tree: Tree, node: str, with_votes: bool) -> NodeData:
-    """Everything below `node`, from the pack, the splits and, if asked for, the votes of the clean selection."""
+def read_data(tree: Tree, node: str, recipe: RecipeParams) -> NodeData:
+    """Everything below `node`, from the pack, the splits and, where the `recipe` asks for them, the votes."""
     table = read_packed()
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
@@ -44,12 +48,14 @@ def read_data(tree: Tree, node: str, with_votes: bool) -> NodeData:
         raise HiwlError(f"train@{node}: no galaxy of {', '.join(sorted(untaught))} to train on; use a larger survey")
     if parts["validation"].empty:
         raise HiwlError(f"train@{node}: no galaxy to validate on; use a larger survey, or raise split.held_out")
-    files = [PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE] + ([CLEAN_TABLE] if with_votes else [])
+    files = [PACKED_IMAGES, PACKED_INDEX, SPLITS_TABLE]
+    files += [CLEAN_TABLE] * recipe.needs_votes + [RAW_TABLE] * (recipe.answers > 0)
     return NodeData(
         images=read_images(),
         rows={name: torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
         labels={name: torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
-        votes=_read_votes(tree, node, parts) if with_votes else None,
+        votes=_read_votes(tree, node, parts) if recipe.needs_votes else None,
+        answers=_read_answers(node, parts) if recipe.answers else None,
         children=len(tree.nodes[node]),
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
         sources={path.name: sha256(path) for path in files},
@@ -72,6 +78,16 @@ def _read_votes(tree: Tree, node: str, parts: dict[str, pd.DataFrame]) -> dict[s
     )
     shares = of_children.div(of_children.sum(axis=1), axis=0)
     return {name: torch.tensor(shares.loc[part[ID]].to_numpy(), dtype=torch.float32) for name, part in parts.items()}
+
+
+def _read_answers(node: str, parts: dict[str, pd.DataFrame]) -> dict[str, Tensor]:
+    raw = read_table(RAW_TABLE).set_index(ID).reindex(columns=COLUMNS)
+    if not raw.loc[parts["training"][ID]].notna().any(axis=None):
+        raise HiwlError(
+            f"{RAW_TABLE}: no votes on a training galaxy of {node}, but train.recipe.answers needs them: give them "
+            "with the survey (raw.source.votes_sha256)"
+        )
+    return {name: torch.tensor(raw.loc[part[ID]].to_numpy(), dtype=torch.float32) for name, part in parts.items()}
 
 
 def epoch_order(labels: Tensor, sampling: Shuffled | Weighted, generator: torch.Generator) -> Tensor:

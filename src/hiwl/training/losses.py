@@ -1,12 +1,39 @@
-"""What a node's outputs are held to: targets and losses (paper, section 3.3)."""
+"""What a node's outputs are held to: targets and losses (paper, section 3.3; distances: `hiwl.training.distances`)."""
+
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hiwl.core.errors import HiwlError
+from hiwl.survey.votes import TASKS
 from hiwl.training.data import NodeData
 from hiwl.training.params import CrossEntropy
+
+
+class Output(NamedTuple):
+    """What a network in training says of a batch."""
+
+    logits: Tensor | tuple[Tensor, ...]
+    """(batch, children); a model's auxiliary outputs follow its main one."""
+    embedding: Tensor | None = None
+    """(batch, width) penultimate features."""
+    answers: Tensor | None = None
+    """(batch, 37) logits of the answers to the volunteers' questions."""
+
+
+class Loss(Protocol):
+    """What is to be as small as can be."""
+
+    def targets(self, split: str) -> Tensor:
+        """(n, ...): what the galaxies of the `split` are to be answered with."""
+
+    def __call__(self, output: Output, target: Tensor) -> Tensor:
+        """Of a training batch, its mean."""
+
+    def validation(self, logits: Tensor, rows: slice) -> Tensor:
+        """Summed over the `rows` of the validation set, whose classes weigh as they come."""
 
 
 class SoftCrossEntropy:
@@ -27,10 +54,9 @@ class SoftCrossEntropy:
         """(n, children): what the galaxies of the `split` are to be answered with; rows sum to 1."""
         return self._targets[split]
 
-    def __call__(self, output: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:
-        """Of the logits of a training batch; a model's auxiliary outputs, which follow its main one, count .3 each
-        (Szegedy et al. 2015, section 5)."""
-        main, *auxiliary = (output,) if isinstance(output, Tensor) else output
+    def __call__(self, output: Output, target: Tensor) -> Tensor:
+        """Of a training batch; auxiliary outputs count .3 each (Szegedy et al. 2015, section 5)."""
+        main, *auxiliary = (output.logits,) if isinstance(output.logits, Tensor) else output.logits
         losses = [cross_entropy(logits.float() + self._adjustment, target) for logits in (main, *auxiliary)]
         return losses[0] + 0.3 * torch.stack(losses[1:]).sum() if auxiliary else losses[0]
 
@@ -39,7 +65,37 @@ class SoftCrossEntropy:
         return cross_entropy(logits, self._targets["validation"][rows], reduction="sum")
 
 
-LOSSES = {"cross_entropy": SoftCrossEntropy}
+class WithAnswers:
+    """Another loss, and the volunteers' answers beside it."""
+
+    def __init__(self, loss: Loss, weight: float, data: NodeData, device: torch.device) -> None:
+        assert data.answers
+        self._loss, self._weight, self._children = loss, weight, data.children
+        self._answers = {name: answers.to(device) for name, answers in data.answers.items()}
+        self.validation = loss.validation
+
+    def targets(self, split: str) -> Tensor:
+        """(n, children + 37): the other loss's, and the answers."""
+        return torch.cat([self._loss.targets(split), self._answers[split]], dim=1)
+
+    def __call__(self, output: Output, target: Tensor) -> Tensor:
+        """Of a training batch."""
+        assert output.answers is not None
+        children = self._children
+        own = self._loss(output, target[:, :children])
+        return own + self._weight * answers_loss(output.answers, target[:, children:])
+
+
+def answers_loss(logits: Tensor, answers: Tensor) -> Tensor:
+    """Cross-entropy of every question's answers, (n, 37): summed over questions, mean over galaxies that have votes.
+
+    As the fractions are of all volunteers, a question weighs as much as the share of them that reached it. Questions
+    whose answers are not known (NaN) count nothing.
+    """
+    sizes = [task.answers for task in TASKS.values()]
+    logarithms = torch.cat([part.log_softmax(dim=1) for part in logits.float().split(sizes, dim=1)], dim=1)
+    known = (~answers.isnan()).any(dim=1).sum().clamp(min=1)
+    return -(answers.nan_to_num() * logarithms).sum() / known
 
 
 def smoothing_matrix(

@@ -55,6 +55,57 @@ class CrossEntropy(Section):
     """So many times the logarithm of the classes' shares is added to the logits in training (Menon et al. 2021)."""
 
 
+class Distances(Section):
+    """What losses that learn distances have in common: hard labels, and an embedding instead of the last layer."""
+
+    dimension: int = Field(128, gt=1)
+    """Of the embedding."""
+
+
+class ProxyNCA(Distances):
+    """Nearer to the own class's proxy than to the others', which alone stand below the line (Movshovitz-Attias et al.
+    2017, equation 4); squared distances of unit vectors."""
+
+    kind: Literal["proxy_nca"] = "proxy_nca"
+    scale: float = Field(8, gt=0)
+    """Distances are multiplied by it."""
+
+
+class NormalisedSoftmax(Distances):
+    """Cross-entropy of the cosines with the proxies (Zhai and Wu 2019)."""
+
+    kind: Literal["normalised_softmax"] = "normalised_softmax"
+    temperature: float = Field(0.05, gt=0)
+
+
+class Contrastive(Distances):
+    """Pairs of a class at no distance, others at least `margin` apart (Hadsell et al. 2006)."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    margin: float = Field(1, gt=0)
+
+
+class Triplet(Distances):
+    """A galaxy nearer to one of its class than to one of another, by `margin` (Schroff et al. 2015)."""
+
+    kind: Literal["triplet"] = "triplet"
+    margin: float = Field(0.2, gt=0)
+
+
+class MultiSimilarity(Distances):
+    """Pairs weighed by how similar they are, among the others too (Wang et al. 2019); its own miner chooses them."""
+
+    kind: Literal["multi_similarity"] = "multi_similarity"
+    alpha: float = Field(2, gt=0)
+    beta: float = Field(50, gt=0)
+    base: float = Field(0.5)
+    epsilon: float = Field(0.1, gt=0)
+    """The miner's margin."""
+
+
+Loss = CrossEntropy | ProxyNCA | NormalisedSoftmax | Contrastive | Triplet | MultiSimilarity
+
+
 class SGD(Section):
     """Stochastic gradient descent with momentum."""
 
@@ -94,7 +145,10 @@ class RecipeParams(Section):
     with every batch."""
     optimiser: SGD = SGD()
     sampling: Annotated[Shuffled | Weighted, Field(discriminator="kind")] = Shuffled()
-    loss: CrossEntropy = CrossEntropy()
+    loss: Annotated[Loss, Field(discriminator="kind")] = CrossEntropy()
+    answers: float = Field(0, ge=0)
+    """Weight of a second loss: a layer beside the last one, which is not kept, answers all of the volunteers'
+    questions, where a galaxy's votes are known (Walmsley et al. 2022)."""
     augment: AugmentParams = AugmentParams()
     mixup: float = Field(0, ge=0)
     """Two pictures and their targets are mixed in shares from Beta(mixup, mixup) (Zhang et al. 2018); 0: never."""
@@ -104,7 +158,19 @@ class RecipeParams(Section):
     @property
     def needs_votes(self) -> bool:
         """Whether the volunteers' votes are part of the targets."""
-        return self.loss.smoothing_by == "similarity" or self.loss.votes > 0
+        loss = self.loss
+        return isinstance(loss, CrossEntropy) and (loss.smoothing_by == "similarity" or loss.votes > 0)
+
+    @property
+    def dimension(self) -> int | None:
+        """Of the embedding, where distances are learned."""
+        return self.loss.dimension if isinstance(self.loss, Distances) else None
+
+    @model_validator(mode="after")
+    def _does_not_mix_what_has_one_label(self) -> Self:
+        if self.mixup and self.dimension is not None:
+            raise ValueError(f"mixup {self.mixup} mixes classes, which loss {self.loss.kind} cannot learn from; set 0")
+        return self
 
 
 class TrainParams(Section):

@@ -19,8 +19,10 @@ from hiwl.model.classifier import predict
 from hiwl.model.preprocess import Preprocess
 from hiwl.training import augment
 from hiwl.training.data import NodeData, epoch_order
-from hiwl.training.losses import LOSSES, mix
-from hiwl.training.params import TrainParams
+from hiwl.training.distances import ByPairs, ByProxies
+from hiwl.training.learner import Learner
+from hiwl.training.losses import Loss, Output, SoftCrossEntropy, WithAnswers, mix
+from hiwl.training.params import CrossEntropy, NormalisedSoftmax, ProxyNCA, RecipeParams, TrainParams
 from hiwl.training.schedule import learning_rate
 
 
@@ -42,20 +44,23 @@ class Trainer:
         """One row an epoch."""
         self._fabric = fabric
         self._mine = slice(fabric.global_rank, None, fabric.world_size)
+        more = self.recipe.answers > 0 or self.recipe.dimension is not None
+        learner = Learner(model, self.recipe.answers > 0) if more else model
+        self._loss = _loss_of(self.recipe, data, model, fabric.device)
         on_gpu = fabric.device.type == "cuda"
         # The rate is set before every step.
         sgd = self.recipe.optimiser
         optimiser = torch.optim.SGD(
-            model.parameters(), momentum=sgd.momentum, weight_decay=sgd.weight_decay, fused=on_gpu or None
+            learner.parameters(), momentum=sgd.momentum, weight_decay=sgd.weight_decay, fused=on_gpu or None
         )
-        trained: Any = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained: Any = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
             # Not among several processes: there CUDA graphs do not take batch normalisation's buffers
             # (pytorch/pytorch#139207).
             graphs = on_gpu and fabric.world_size == 1
             trained = torch.compile(trained, mode="reduce-overhead" if graphs else None)
         self._model, self._optimiser = fabric.setup(trained, optimiser)
-        self._states: dict[str, Any] = {"model": model, "optimiser": self._optimiser}
+        self._states: dict[str, Any] = {"model": learner, "optimiser": self._optimiser}
         self._kept, self._after_step = model, _nothing  # what is validated and kept; what is done after each step
         if self.recipe.averaging:
             average = get_ema_multi_avg_fn(self.recipe.averaging)
@@ -65,7 +70,6 @@ class Trainer:
         images = _near(data.images, fabric)
         rows = {name: of_split.to(images.device) for name, of_split in data.rows.items()}
         self._data = data._replace(images=images, rows=rows)
-        self._loss = LOSSES[self.recipe.loss.kind](self.recipe.loss, data, fabric.device)
         self._preprocess = Preprocess(params.input, params.mean, params.std)
 
     def epoch(self) -> dict[str, float]:
@@ -100,7 +104,8 @@ class Trainer:
             self._optimiser.zero_grad(set_to_none=True)  # first: a CUDA graph writes the next gradients into these
             # The epoch's last batch may be smaller; it is not worth compiling for once more.
             with torch.compiler.set_stance("default" if whole == recipe.batch else "force_eager"):
-                loss = self._loss(self._model(inputs), target)
+                said = self._model(inputs)
+                loss = self._loss(said if isinstance(said, Output) else Output(said), target)
             self._fabric.backward(loss)
             self._optimiser.step()
             self._after_step()
@@ -177,6 +182,18 @@ class Trainer:
         summed = self._fabric.all_reduce(values, reduce_op="sum")
         assert isinstance(summed, Tensor)
         return summed
+
+
+def _loss_of(recipe: RecipeParams, data: NodeData, network: nn.Module, device: torch.device) -> Loss:
+    loss: Loss
+    match recipe.loss:
+        case CrossEntropy():
+            loss = SoftCrossEntropy(recipe.loss, data, device)
+        case ProxyNCA() | NormalisedSoftmax():
+            loss = ByProxies(recipe.loss, data, device)
+        case _:
+            loss = ByPairs(recipe.loss, data, device, network)
+    return WithAnswers(loss, recipe.answers, data, device) if recipe.answers else loss
 
 
 def seed_of(seed: int, node: str, epoch: int) -> int:
