@@ -101,7 +101,8 @@ def test_a_record_of_an_earlier_version_is_read_by_todays_names() -> None:
             "epochs": 4,
             "sampling": {"kind": "weighted"},
             "mixup": 0,
-            "loss": {"smoothing": 0.05, "smoothing_by": "even", "votes": 0, "logit_adjustment": 1},
+            "loss": {"smoothing": 0.05, "smoothing_by": "even", "votes": 0, "logit_adjustment": 1}
+            | {"kind": "cross_entropy"},
             "optimiser": {"momentum": 0.9, "weight_decay": 1e-4},
         },
         "nodes": {"root": {}, "narrow": {"sampling": {"kind": "shuffled"}, "loss": {"smoothing": 0}}},

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import create_model
@@ -89,8 +89,9 @@ def neutral(base: Any, path: tuple[str, ...]) -> Any:
     """The class `base` with a new neutral parameter in itself, or in the part at `path`."""
     if not path:
         return create_model(base.__name__, __base__=base, a_new_one=(int, 0))
-    part = neutral(base.model_fields[path[0]].annotation, path[1:])
     field = base.model_fields[path[0]]
+    kinds = get_args(field.annotation)  # of a part that has several, the one that is there
+    part = neutral(type(field.default) if kinds else field.annotation, path[1:])
     changed = (part, ... if field.is_required() else part())
     changes: dict[str, Any] = {path[0]: changed}
     return create_model(base.__name__, __base__=base, **changes)

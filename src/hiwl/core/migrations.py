@@ -48,5 +48,18 @@ def _trees_have_names(parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters if nodes is None else parameters | {"hierarchy": {"name": "-".join(nodes), "nodes": nodes}}
 
 
-STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_recipes_have_parts, _trees_have_names]
+def _losses_are_of_kinds(parameters: dict[str, Any]) -> dict[str, Any]:
+    """3: a recipe's loss says its kind; until then there was one."""
+    train = parameters.get("train", {})
+    if "loss" not in train.get("recipe", {}):
+        return parameters
+    recipe = train["recipe"] | {"loss": {"kind": "cross_entropy"} | train["recipe"]["loss"]}
+    return parameters | {"train": train | {"recipe": recipe}}
+
+
+STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    _recipes_have_parts,
+    _trees_have_names,
+    _losses_are_of_kinds,
+]
 VERSION = len(STEPS)
