@@ -132,6 +132,44 @@ COMMANDS = {
         },
         needs_project=False,
     ),
+    "map": Command(
+        "verbs",
+        "all galaxies of a table on one page, alike ones near each other, with their pictures",
+        {
+            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--with": {
+                "dest": "more",
+                "metavar": "FILE",
+                "help": "a table of the same galaxies, whose columns can colour them too, such as odd.csv",
+            },
+            "--output": {"short": "-o", "default": "map.html", "metavar": "FILE", "help": "the page (map.html)"},
+        },
+        needs_project=False,
+    ),
+    "learn": Command(
+        "verbs",
+        "a new task from one's own labels: a model for classify, serve and the others",
+        {
+            "labels": {"help": "a table of pictures' paths, or with --images their IDs, and of labels"},
+            "--output": {"short": "-o", "required": True, "metavar": "FOLDER", "help": "for the model"},
+            "--images": {"metavar": "PATH", "help": "a folder or a zip archive of pictures that the table names"},
+            "--column": {
+                "action": "append",
+                "default": [],
+                "help": "of the labels (class, label, ...); several times: fractions, a class a column",
+            },
+            "--start": {
+                "default": "best",
+                "help": "a model, as --weights elsewhere, or NETWORK:WEIGHTS, which are scratch, hub or a file (best)",
+            },
+            "--train": {
+                "choices": ["probe", "head", "all"],
+                "default": "probe",
+                "help": "a new last layer on fixed features, what follows the last stage, or the network (probe)",
+            },
+        },
+        needs_project=False,
+    ),
     "check": Command(
         "verbs",
         "whether pictures are like those of training, so that their scores can be trusted: a page",
@@ -174,6 +212,20 @@ COMMANDS = {
         },
     ),
     "report": Command("verbs", "write docs/results.md, a page a study, results/*/runs.csv and report.html"),
+    "worth": Command(
+        "verbs",
+        "what features are worth for similar and odd galaxies and new classes: renews docs/results/features.md",
+        {
+            "features": {
+                "nargs": "*",
+                "metavar": "NAME=FILE",
+                "help": "what `hiwl embed` left of pictures named after their galaxies; FILE+FILE joins two",
+            },
+            "--votes": {"metavar": "FILE", "help": "the competition's table"},
+            "--mixture": {"metavar": "FILE", "help": "such a table of galaxies drawn without regard to class"},
+            "--splits": {"default": "data/splits/splits.csv", "metavar": "FILE", "help": "(data/splits/splits.csv)"},
+        },
+    ),
     "figures": Command("verbs", "of the chosen models: t-SNE of features, Grad-CAM, every error as a picture"),
     "redraw": Command("verbs", "how certain the labels are: draw the volunteers again from a survey's votes"),
     "publish": Command(

@@ -73,6 +73,16 @@ def create(
     return Backbone(model, started_from)
 
 
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band, of values in [0, 1], as the library's weights of `name` have them."""
+    mend_torchvision()
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.models import get_pretrained_cfg
+
+    said = get_pretrained_cfg(name) if library_of(name) == "timm" else None
+    return (said.mean, said.std) if said else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
 def _end_in_proxies(model: "nn.Module", name: str, dimension: int, classes: int) -> None:
     from torch import nn
 

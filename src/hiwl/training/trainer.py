@@ -60,6 +60,8 @@ class Trainer:
             graphs = on_gpu and fabric.world_size == 1
             trained = torch.compile(trained, mode="reduce-overhead" if graphs else None)
         self._model, self._optimiser = fabric.setup(trained, optimiser)
+        # What does not learn answers as it ever will: batch normalisation by what it has counted.
+        self._still = [layer for layer in learner.modules() if _is_still(layer)]
         self._states: dict[str, Any] = {"model": learner, "optimiser": self._optimiser}
         self._kept, self._after_step = model, _nothing  # what is validated and kept; what is done after each step
         if self.recipe.averaging:
@@ -88,6 +90,8 @@ class Trainer:
         batches = [batch[self._mine] for batch in rows[order.to(rows.device)].split(recipe.batch)]
         targets = self._loss.targets("training")[order.to(device)].split(recipe.batch)
         self._model.train()
+        for layer in self._still:
+            layer.eval()
         started, total = time.perf_counter(), torch.zeros((), device=device)
         for step, (pictures, target) in enumerate(self._progress(batches, targets)):
             rate = learning_rate(recipe, epoch, step, len(batches))
@@ -199,6 +203,11 @@ def _loss_of(recipe: RecipeParams, data: NodeData, network: nn.Module, device: t
 def seed_of(seed: int, node: str, epoch: int) -> int:
     """The seed for one epoch of one node; epoch 0: of the model's new weights."""
     return int(digest([seed, node, epoch])[:12], 16)
+
+
+def _is_still(layer: nn.Module) -> bool:
+    learned = [parameter.requires_grad for parameter in layer.parameters()]
+    return bool(learned) and not any(learned)
 
 
 def _nothing() -> None:

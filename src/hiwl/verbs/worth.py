@@ -1,0 +1,162 @@
+"""`hiwl worth NAME=FEATURES...`: what features are worth, judged by the votes on galaxies that no training has seen.
+
+Each of `hiwl embed`'s tables, of pictures named after their galaxies, leaves a record ``results/features/<name>.json``;
+NAME=FILE+FILE joins two. Renews ``docs/results/features.md`` and its picture from all records.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from hiwl.core.errors import HiwlError
+from hiwl.core.files import sha256, write_json, write_text
+from hiwl.core.layout import ID
+from hiwl.measure import worth
+from hiwl.measure.plots import headless_pyplot, save
+from hiwl.model.components import Features
+from hiwl.survey.pictures import without_suffix
+from hiwl.survey.tables import read_table
+from hiwl.survey.votes import COLUMNS
+from hiwl.verbs.features import FeatureTable
+
+RECORDS = Path("results/features")
+PAGE, PICTURE = Path("docs/results/features.md"), Path("docs/results/features.svg")
+TEMPLATE = Path(__file__).with_name("worth.md.jinja")
+PIXELS = "pixels"
+"""The record of what the pictures themselves are worth, 16 x 16 of them."""
+LEARNED = ("ring", "bar", "merger", "tight arms")
+
+
+def main(features: list[str], votes: str | None, mixture: str | None, splits: str) -> None:
+    """Measure, and renew the page.
+
+    Raises:
+        HiwlError: a table is missing, or holds no galaxy that can be judged.
+    """
+    if features and not (votes and mixture):
+        raise HiwlError("--votes and --mixture: the tables of votes that features are judged by are needed")
+    for given in features:
+        assert votes and mixture
+        name, equals, paths = given.partition("=")
+        if not equals:
+            raise HiwlError(f"{given}: expected NAME=FILE")
+        tables = [FeatureTable(Path(path)) for path in paths.split("+")]
+        judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
+        data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
+        _measure(
+            name, _joined(tables, judged), judged, {"features": [table.how._asdict() for table in tables], "data": data}
+        )
+        if not (RECORDS / f"{PIXELS}.json").exists():
+            _measure(PIXELS, _pixels(tables[0], judged), judged, {"features": [], "data": data})
+    write_page()
+    print(f"worth: {PAGE}")
+
+
+def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path) -> pd.DataFrame:
+    """By galaxy, of those that every table has and no training has seen: votes, class, row in each table, and whether
+    it is of the natural `mixture`."""
+    every, natural = (read_table(path).set_index(ID) for path in (votes, mixture))
+    told = pd.concat([every, natural[~natural.index.isin(every.index)]]).reindex(columns=COLUMNS)
+    split = read_table(splits).set_index(ID)
+    told["class"] = split["class"].reindex(told.index)
+    told["is_natural"] = told.index.isin(natural.index)
+    told = told[~told.index.isin(split.index[split["split"] == "training"])]
+    for number, table in enumerate(tables):
+        given = table.given[table.given["error"].isna()]
+        names = given["path"].str.rsplit("/", n=1).str[-1].map(without_suffix)
+        row = pd.Series(given.index, index=names)
+        told[f"row_{number}"] = row[~row.index.duplicated()].reindex(told.index)
+    told = told.dropna(subset=[f"row_{number}" for number in range(len(tables))])
+    if told.empty:
+        raise HiwlError(f"{tables[0].path}: shows none of the galaxies that {votes} and {mixture} have votes on")
+    return told.sort_index()
+
+
+def _joined(tables: list[FeatureTable], judged: pd.DataFrame) -> Features:
+    """(n, width): one table's features, or several's side by side, each of unit length."""
+    parts = [table.features()[judged[f"row_{number}"].to_numpy(int)] for number, table in enumerate(tables)]
+    if len(parts) == 1:
+        return np.asarray(parts[0], np.float32)
+    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+
+
+def _pixels(table: FeatureTable, judged: pd.DataFrame) -> Features:
+    """(n, 768) from the small pictures in a table."""
+    jpegs = table.pictures(judged["row_0"].to_numpy(np.int64))
+    pictures = [Image.open(io.BytesIO(jpeg or b"")).resize((16, 16), Image.Resampling.BOX) for jpeg in jpegs]
+    return np.stack([np.asarray(picture, np.float32).ravel() for picture in pictures])
+
+
+def _measure(name: str, features: Features, judged: pd.DataFrame, said: dict[str, Any]) -> None:
+    tags = worth.tags_of(judged[COLUMNS], judged["class"])
+    natural = judged["is_natural"].to_numpy(bool)
+    oddness, of_natural = judged[worth.ODD].to_numpy(np.float64)[natural], features[natural]
+    record = {
+        **said,
+        "galaxies": len(judged),
+        "width": features.shape[1],
+        "tags": {tag: of_tag.words for tag, of_tag in tags.items()},
+        "similar": {tag: worth.similar(features, of_tag) for tag, of_tag in tags.items()},
+        "without_answers": worth.without_answers(of_natural, oddness),
+        "odd": worth.odd(of_natural, oddness, name),
+        "odd_by_chance": worth.odd(of_natural, oddness, f"{name}, by chance", is_active=False),
+        "learning": {tag: worth.learning(features, tags[tag], f"{name}, {tag}") for tag in LEARNED},
+    }
+    write_json(RECORDS / f"{name}.json", record)
+    print(f"worth: {name}: {len(judged):,} galaxies")
+
+
+def write_page() -> None:
+    """Renew the page and its picture from the records."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))}
+    if not found:
+        raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
+    environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["spread"] = _spread
+    environment.globals |= {"LEARNED": LEARNED, "LABELS": worth.LABELS, "ANSWERS": worth.ANSWERS, "order": _order}
+    first = next(iter(found.values()))
+    text = environment.from_string(TEMPLATE.read_text()).render(sets=found, first=first, thresholds=worth.THRESHOLDS)
+    write_text(PAGE, text + "\n")
+    save(_draw(found), PICTURE)
+
+
+def _spread(values: list[float], digits: int = 3) -> str:
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _order(sets: dict[str, Any], tag: str, better: str, worse: str) -> list[str]:
+    """By number of labels: in how many of the seeds `better` is above `worse`, by AUROC on the same labels."""
+    of_both = [sets[name]["learning"][tag] for name in (better, worse)]
+    return [
+        f"{sum(a > b for a, b in zip(*(one[number]['auroc'] for one in of_both), strict=True))} of {len(worth.SEEDS)}"
+        for number in of_both[0]
+    ]
+
+
+def _draw(found: dict[str, Any]) -> Any:
+    """AUROC against labels, a panel a tag; and odd galaxies among the first hundred against answers."""
+    plt = headless_pyplot()
+    figure, panels = plt.subplots(1, len(LEARNED) + 1, figsize=(16, 3.6), constrained_layout=True)
+    for panel, tag in zip(panels, LEARNED, strict=False):
+        for name, record in found.items():
+            curve = record["learning"][tag]
+            _line(panel, [int(number) for number in curve], [of["auroc"] for of in curve.values()], name)
+        panel.set(title=tag, xlabel="labels", xscale="log", ylabel="AUROC" if tag == LEARNED[0] else None)
+    for name, record in found.items():
+        curve = record["odd"]["found"]
+        _line(panels[-1], list(worth.ANSWERS), [of["0.5"] for of in curve.values()], name)
+    panels[-1].set(title="odd among the first 100", xlabel="answers")
+    panels[-1].legend(fontsize=8)
+    return figure
+
+
+def _line(panel: Any, at: list[int], values: list[list[float]], name: str) -> None:
+    mean, sd = np.mean(values, axis=1), np.std(values, axis=1, ddof=1)
+    (line,) = panel.plot(at, mean, marker="o", markersize=3, label=name)
+    panel.fill_between(at, mean - sd, mean + sd, alpha=0.15, color=line.get_color(), linewidth=0)

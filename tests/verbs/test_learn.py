@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import hiwl
+from hiwl.core.errors import HiwlError
+from hiwl.model import backbones
+from hiwl.model.classifier import check_sums
+from hiwl.verbs import learn
+from hiwl.verbs.learn import Start, freeze_trunk, read_targets
+from pictures import encode
+
+SCRATCH = "test_resnet:scratch"
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Red and blue blobs, and one picture that cannot be read."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(40):
+        pixels = rng.integers(0, 40, (200, 200, 3), dtype=np.uint8)
+        kind = number % 2
+        pixels[60:140, 60:140, 2 * kind] += 150
+        (tmp_path / f"{number}.png").write_bytes(encode(pixels))
+        named = {"ID": str(number), "path": f"{number}.png"}
+        rows.append(named | {"label": ("red", "blue")[kind], "is_red": 0.9 - 0.8 * kind})
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    table = pd.DataFrame([*rows, {"ID": "broken", "path": "broken.png", "label": "red", "is_red": 0.5}])
+    table.assign(is_blue=1 - table["is_red"]).to_csv(tmp_path / "labels.csv", index=False)
+    return tmp_path / "labels.csv"
+
+
+def run(labels: Path, train: str = "probe", start: str = SCRATCH, **options: object) -> Path:
+    out = labels.parent / "model"
+    given = {"images": None, "column": []} | options
+    learn.main(str(labels), str(out), start=start, train=train, **given)  # type: ignore[arg-type]
+    return out
+
+
+@pytest.mark.parametrize("train", ["probe", "head", "all"])
+def test_what_was_learned_is_a_model_like_any_other(
+    train: str, labels: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "STEPS", 40)
+    out = run(labels, train)
+    said = capsys.readouterr().out
+    assert "1 pictures cannot be read, first broken.png" in said
+    assert "blue, red from 32 galaxies" in said
+    check_sums(out)
+    answers = hiwl.load(str(out))([labels.parent / f"{number}.png" for number in range(10)])
+    assert answers["error"].isna().all()
+    if train != "head":  # a random trunk need not tell much
+        assert (answers["answer"] == ["red", "blue"] * 5).mean() > 0.8
+    numbers = json.loads((out / "learned.json").read_text())
+    assert numbers["galaxies"] == {"training": 32, "validation": 8}
+    assert len(numbers["validation_loss_by_rate"]) == (0 if train == "probe" else 3)
+    again = Start.of(str(out))
+    assert (again.backbone, again.seen["input"]) == ("test_resnet", 112)
+
+
+def test_a_model_is_a_start_and_keeps_all_but_its_last_layer(labels: Path) -> None:
+    out = run(labels)
+    first = hiwl.load(str(out)).classifier.nodes["root"].model.state_dict()
+    table = pd.read_csv(labels)
+    table["label"] = np.where(np.arange(len(table)) % 3, "b", np.where(np.arange(len(table)) % 2, "a", "c"))
+    table.to_csv(labels, index=False)
+    out.rename(out.with_name("first"))
+    second = hiwl.load(str(run(labels, start=str(out.with_name("first"))))).classifier.nodes["root"].model.state_dict()
+    for name, value in first.items():
+        assert (name.startswith("fc.")) or torch.equal(value, second[name])
+    assert second["fc.weight"].shape[0] == 3
+
+
+def test_fractions_are_columns_and_ids_name_pictures_of_a_folder(labels: Path) -> None:
+    pd.read_csv(labels).drop(columns="path").to_csv(labels, index=False)
+    out = run(labels, images=str(labels.parent), column=["is_blue", "is_red"])
+    answers = hiwl.load(str(out))([labels.parent / "0.png", labels.parent / "1.png"])
+    assert answers["p_is_red"].tolist() == pytest.approx([0.9, 0.1], abs=0.15)
+    assert json.loads((out / "learned.json").read_text())["mean_absolute_error"] < 0.15
+
+
+def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) -> None:
+    table = pd.read_csv(labels)
+    with pytest.raises(HiwlError, match="no column kind; name it with --column, of ID, path"):
+        run(labels, column=["kind"])
+    with pytest.raises(HiwlError, match="row 1: fractions lie between 0 and 1"):
+        read_targets(labels, table.assign(is_red=2.0), ["is_red", "is_blue"])
+    with pytest.raises(HiwlError, match="holds 1 class"):
+        read_targets(labels, table.assign(label="red"), [])
+    with pytest.raises(HiwlError, match="'a ring' is no name for a class"):
+        read_targets(labels, table.assign(label=["a ring", "b"] + ["b"] * 39), [])
+    table.assign(label=["rare"] + ["common"] * 40).to_csv(labels, index=False)
+    with pytest.raises(HiwlError, match="rare: 1 galaxies; label at least two"):
+        run(labels)
+    with pytest.raises(HiwlError, match=r"none\.safetensors not found"):
+        run(labels, start="resnet50:none.safetensors")
+    assert not (labels.parent / "model").exists()
+
+
+def test_the_head_is_what_follows_the_last_stage() -> None:
+    network = backbones.create("test_efficientnet", 2, "scratch", None).model
+    freeze_trunk(network)
+    learned = {name.split(".")[0] for name, value in network.named_parameters() if value.requires_grad}
+    assert learned == {"conv_head", "bn2", "classifier"}
