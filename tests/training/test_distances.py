@@ -101,6 +101,7 @@ def test_proxy_nca_leaves_the_own_proxy_out_below_the_line() -> None:
 
 
 def test_the_proxies_of_pairs_are_the_mean_directions_of_classes() -> None:
+    torch.manual_seed(1)
     network = backbones.create("test_resnet", 3, "scratch", None, dimension=2).model
     loss = ByPairs(Triplet(), coloured(), torch.device("cpu"), network)
     points = network.get_parameter("fc.1.points")

@@ -26,7 +26,7 @@ def labels(tmp_path: Path) -> Path:
         kind = number % 2
         pixels[60:140, 60:140, 2 * kind] += 150
         (tmp_path / f"{number}.png").write_bytes(encode(pixels))
-        named = {"ID": str(number), "path": f"{number}.png"}
+        named: dict[str, object] = {"ID": str(number), "path": f"{number}.png"}
         rows.append(named | {"label": ("red", "blue")[kind], "is_red": 0.9 - 0.8 * kind})
     (tmp_path / "broken.png").write_bytes(b"no picture")
     table = pd.DataFrame([*rows, {"ID": "broken", "path": "broken.png", "label": "red", "is_red": 0.5}])

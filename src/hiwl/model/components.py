@@ -1,4 +1,8 @@
-"""Principal components of a node's features, fitted on its training galaxies: fewer numbers that say nearly as much."""
+"""Principal components of a node's features, fitted on its training galaxies: fewer numbers that say nearly as much.
+
+Each has unit variance among these galaxies, so that what the classes do not need counts as much as what they do: rings,
+mergers and odd galaxies find their like better so than by all features (docs/results/features.md).
+"""
 
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -20,7 +24,7 @@ class Components(NamedTuple):
     mean: Features
     """(width,)."""
     axes: Features
-    """(components, width), the most telling first."""
+    """(components, width), the most telling first; of the length that gives unit variance."""
 
     @classmethod
     def fit(cls, features: Features) -> Self:
@@ -28,7 +32,9 @@ class Components(NamedTuple):
         from sklearn.decomposition import PCA
 
         fitted = PCA(min(MOST, *features.shape), random_state=SEED).fit(features)
-        return cls(fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32))
+        deviation = np.sqrt(fitted.explained_variance_)
+        axes = fitted.components_ / np.maximum(deviation, 1e-6 * deviation[0] + 1e-12)[:, None]
+        return cls(fitted.mean_.astype(np.float32), axes.astype(np.float32))
 
     @classmethod
     def load(cls, folder: Path) -> "Self | None":

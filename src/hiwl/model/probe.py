@@ -36,7 +36,7 @@ def logits(features: Features, layer: Layer) -> Floats:
 def _fit(features: Features, targets: Floats, strength: float) -> Layer:
     mean, deviation = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
     rows, classes = np.nonzero(targets)  # a galaxy once for each class that has a share of it
-    model = LogisticRegression(C=strength, max_iter=500)
+    model = LogisticRegression(C=strength, max_iter=500, tol=1e-3)
     model.fit((features[rows] - mean) / deviation, classes, sample_weight=targets[rows, classes])
     weight, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
     if len(weight) == 1:  # of two classes, the logit of the second

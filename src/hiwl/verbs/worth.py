@@ -23,6 +23,7 @@ from hiwl.model.components import Features
 from hiwl.survey.pictures import without_suffix
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
+from hiwl.verbs.embed import How
 from hiwl.verbs.features import FeatureTable
 
 RECORDS = Path("results/features")
@@ -50,7 +51,10 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
         judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
         data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
         _measure(
-            name, _joined(tables, judged), judged, {"features": [table.how._asdict() for table in tables], "data": data}
+            name,
+            _joined(tables, judged),
+            judged,
+            {"features": [_without_place(table.how) for table in tables], "data": data},
         )
         if not (RECORDS / f"{PIXELS}.json").exists():
             _measure(PIXELS, _pixels(tables[0], judged), judged, {"features": [], "data": data})
@@ -76,6 +80,11 @@ def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path
     if told.empty:
         raise HiwlError(f"{tables[0].path}: shows none of the galaxies that {votes} and {mixture} have votes on")
     return told.sort_index()
+
+
+def _without_place(how: How) -> dict[str, Any]:
+    """How features were made, but for where this machine has the weights."""
+    return how._asdict() | {"weights": Path(how.weights).name}
 
 
 def _joined(tables: list[FeatureTable], judged: pd.DataFrame) -> Features:
