@@ -107,7 +107,7 @@ def test_the_proxies_of_pairs_are_the_mean_directions_of_classes() -> None:
     points = network.get_parameter("fc.1.points")
     unseen = points[2].clone()
     embedding = torch.tensor([[3.0, 1.0], [3.0, -1.0], [0.0, 0.5]], requires_grad=True)
-    for _ in range(400):
+    for _ in range(800):
         loss(Output(torch.zeros(3, 3), embedding), torch.eye(3)[[0, 0, 1]])
     torch.testing.assert_close(points[:2], torch.eye(2), atol=1e-3, rtol=0)
     assert torch.equal(points[2], unseen)
