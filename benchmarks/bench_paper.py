@@ -171,7 +171,7 @@ def ours(size: Size, batch: int, steps: int, precision: Any, compiled: bool) -> 
         labels={"training": torch.randint(0, CLASSES, (count,))},
         votes=None,
         answers=None,
-        children=CLASSES,
+        children=[str(number) for number in range(CLASSES)],
         shares={},
         sources={},
     )

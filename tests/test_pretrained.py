@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiwl.model.classifier import SUMS, Classifier, check_sums
+from hiwl.core.files import SUMS
+from hiwl.model.classifier import Classifier, check_sums
 from hiwl.model.pixels import decode
 
 ROOT = Path(__file__).parents[1]

@@ -117,3 +117,15 @@ def test_a_hub_that_cannot_be_reached_is_an_error_that_says_what_else_to_do(monk
 def test_an_unknown_model_is_named_with_some_near_it() -> None:
     with pytest.raises(HiwlError, match=r"'my_resnet10t'.*resnet10t"):
         backbones.create("my_resnet10t", 5, "scratch", None)
+
+
+def test_published_weights_are_found_by_what_they_contain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pretrained/mine/root/model.safetensors"
+    path.parent.mkdir(parents=True)
+    other = backbones.create("resnet10t", 5, "scratch", None).model.state_dict()
+    save_file(other, path)
+    (tmp_path / "pretrained/mine/SHA256SUMS").write_text(f"{sha256(path)}  root/model.safetensors\n")
+    made = backbones.create("resnet10t", 3, sha256(path), None)
+    assert torch.equal(made.model.state_dict()["conv1.0.weight"], other["conv1.0.weight"])
+    assert sha256(path)[:12] in made.started_from

@@ -43,3 +43,12 @@ def test_one_view_is_the_picture_as_it_is_and_temperature_softens(model: Node) -
     hot, cold = answers(model, pictures, 1, 10), answers(model, pictures, 1)
     assert (hot.max(axis=1) < cold.max(axis=1)).all()
     assert (hot.argmax(axis=1) == cold.argmax(axis=1)).all()
+
+
+def test_a_view_in_a_mirror_says_of_windings_the_other_one(model: Node) -> None:
+    pictures = torch.randint(256, (5, SIDE, SIDE, 3), dtype=torch.uint8)
+    plain = model.ask(pictures, np.arange(5), range(8)).logits
+    model.description = DESCRIPTION | {"mirrored": [1, 0, 2, 3]}
+    told = model.ask(pictures, np.arange(5), range(8)).logits
+    assert torch.equal(told[:4], plain[:4])
+    assert torch.equal(told[4:], plain[4:][:, :, [1, 0, 2, 3]])

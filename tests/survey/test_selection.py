@@ -11,7 +11,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.layout import CLEAN_TABLE, ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.stages import select
 from hiwl.survey.contracts import ContractError
-from hiwl.survey.selection import labelled
+from hiwl.survey.selection import commonest, labelled
 from hiwl.survey.selection import select as select_galaxies
 from hiwl.survey.votes import COLUMNS, SUM_TOLERANCE, TASKS
 
@@ -165,3 +165,21 @@ def test_votes_beside_labels_are_kept_and_must_agree_with_them(committed: dict[s
     with pytest.raises(HiwlError, match=r"another class than the table of labels, or none: 2$"):
         labelled(table.assign(**{"class": ["CRS", "SPI", "SPI"]}), rules)
     assert list(labelled(table[[ID, "class"]], rules)) == [ID, "class"]
+
+
+def test_the_commonest_answers_lead_to_the_catalogues_codes() -> None:
+    bar, plain = {"Class3.1": 0.7}, {"Class3.2": 0.9}
+    face_on = {"Class2.1": 0.1}
+    rows = {
+        "Er": CLEAR["CRS"],
+        "Ec": CLEAR["CSS"],
+        "Ser": votes_row((0.1, 0.9), {"Class2.1": 0.7, "Class9.1": 0.6}),
+        "Sc": votes_row((0.1, 0.9), face_on | plain | {"Class5.2": 0.6}),
+        "SBb": votes_row((0.1, 0.9), face_on | bar | {"Class5.3": 0.6}),
+        "Sd": votes_row((0.3, 0.7), face_on | {"Class3.1": 0.1, "Class5.1": 0.5}),
+        "SBa": votes_row((0.1, 0.9), face_on | bar | {"Class5.1": 0.1}),
+        "star": votes_row((0.2, 0.2), {}),
+    }
+    votes = pd.DataFrame([{ID: name} | row for name, row in rows.items()])
+    found = commonest(votes, {"SBa": "SBb"}).set_index(ID)["class"].to_dict()
+    assert found == {name: name for name in rows if name not in ("star", "SBa")} | {"SBa": "SBb"}

@@ -7,8 +7,9 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
+from hiwl.core.errors import HiwlError
 from hiwl.model.preprocess import Preprocess
-from hiwl.training.augment import Draws, augment, draw
+from hiwl.training.augment import Draws, augment, draw, mirrored_order
 from hiwl.training.params import AugmentParams
 
 PAPER = AugmentParams(rotation=25, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
@@ -88,3 +89,19 @@ def test_nothing_drawn_is_the_evaluation_transform() -> None:
 def test_the_same_seed_draws_the_same() -> None:
     first, second = (draw(9, 64, PAPER, torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_winding_is_the_other_one_by_one_flip_and_itself_by_both() -> None:
+    params = AugmentParams(flip=0.5, mirrors={"CW": "ACW"})
+    assert mirrored_order(params, ["E", "CW", "ACW"]) == [0, 2, 1]
+    assert mirrored_order(params, ["E", "spiral"]) == []
+    with pytest.raises(HiwlError, match="ACW is not told apart where CW is"):
+        mirrored_order(params, ["E", "CW"])
+    draws = draw(200, 9, params, torch.Generator().manual_seed(0))
+    shape = torch.zeros(200, 9, 9, 3, dtype=torch.uint8)
+    shape[:, 1, 1:8], shape[:, 1:4, 1] = 255, 255  # an L, which half a turn leaves one
+    seen = augment(shape, draws, as_is(9))
+    whole = as_is(9)(shape[:1])[0]
+    is_turned = [any(torch.allclose(one, whole.rot90(k, (1, 2)), atol=0.1) for k in (0, 2)) for one in seen]
+    assert is_turned == (~draws.is_mirror).tolist()
+    assert 60 < draws.is_mirror.sum() < 140

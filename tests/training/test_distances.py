@@ -35,7 +35,7 @@ def coloured(with_answers: bool = False) -> NodeData:
         labels={name: labels[rows] for name, rows in parts.items()},
         votes=None,
         answers={name: answers[rows] for name, rows in parts.items()} if with_answers else None,
-        children=3,
+        children=["red", "green", "blue"],
         shares={},
         sources={},
     )
@@ -46,7 +46,8 @@ def trainer_of(recipe: dict[str, Any], data: NodeData) -> Trainer:
     own = {"epochs": 10, "batch": 15, "learning_rate": 0.02} | recipe
     params = TrainParams.parse(train | {"input": 32, "recipe": train["recipe"] | own, "nodes": {"root": {}}}, "train")
     torch.manual_seed(0)
-    network = backbones.create("test_resnet", 3, "scratch", None, "linear", params.recipe_of("root").dimension).model
+    classes, dimension = len(data.children), params.recipe_of("root").dimension
+    network = backbones.create("test_resnet", classes, "scratch", None, "linear", dimension).model
     return Trainer(Fabric(accelerator="cpu", devices=1), network, data, params, "root")
 
 
@@ -68,6 +69,27 @@ def test_the_volunteers_answers_are_learned_beside_the_classes_and_not_kept() ->
     again = trainer_of({"answers": 1.0}, coloured(with_answers=True))
     again.load_state_dict(state)
     assert torch.equal(again.state_dict()["model"]["answers.weight"], state["model"]["answers.weight"])
+
+
+def test_windings_are_learned_through_mirrors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 2
+    images = torch.randint(0, 60, (90, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    for row, label in enumerate(labels):  # an L, or one in a mirror
+        stroke = images[row] if label else images[row].flip(1)
+        stroke[8:24, 8:12], stroke[20:24, 8:22] = 200, 200
+        images[row] = stroke if label else stroke.flip(1)
+    data = coloured()._replace(images=images, children=["CW", "ACW"])
+    data = data._replace(labels={name: labels[rows] for name, rows in data.rows.items()})
+    augment = {"rotation": 10, "scale": [0.9, 1.0], "flip": 0.5}
+    accuracy = {}
+    for mirrors in ({"CW": "ACW"}, {}):
+        trainer = trainer_of({"augment": augment | {"mirrors": mirrors}, "epochs": 12}, data)
+        for _ in range(12):
+            trainer.history.append(trainer.epoch() | trainer.validate())
+        accuracy[len(mirrors)] = trainer.history[-1]["validation_accuracy"]
+    assert accuracy[1] > 0.9
+    assert accuracy[0] < 0.8  # half of the pictures were told the wrong way round
 
 
 def test_questions_that_nobody_was_asked_count_nothing() -> None:

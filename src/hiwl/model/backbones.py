@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import sha256
+from hiwl.core.files import SUMS, sha256
+from hiwl.core.layout import PRETRAINED
 from hiwl.model.features import last_layers
 from hiwl.model.torchvision_mend import mend_torchvision
 
@@ -36,8 +37,8 @@ def create(
     """Make model `name` with `classes` outputs.
 
     `pretrained` is `scratch`; `hub` (the ImageNet weights that timm or torchvision takes today, over the network);
-    `hub:<tag>` (those of timm's that have this tag); or the SHA-256 of a safetensors file at `weights`, itself or as
-    ``<weights>/<name>.safetensors``. The last layer is always new:
+    `hub:<tag>` (those of timm's that have this tag); or the SHA-256 of a safetensors file, one of the published weights
+    (``pretrained``) or at `weights`, itself or as ``<weights>/<name>.safetensors``. The last layer is always new:
     drawn as the `library` does, which for timm's EfficientNets is uniform in +- 1 / sqrt(classes) and so large that its
     first gradients spoil the weights before it; or as torch's `linear` layer, +- 1 / sqrt(features). With a
     `dimension` it is an embedding of so many numbers, and the classes' proxies.
@@ -148,6 +149,8 @@ def _find(name: str, expected: str, weights: Path | None) -> Path:
         raise HiwlError(
             f"train.pretrained: {expected!r} is neither scratch, hub, hub:<tag> nor a SHA-256 (64 hex digits)"
         )
+    if published := _published(expected):
+        return published
     if weights is None:
         raise HiwlError(
             f"train.pretrained names a file of weights of {name}, but HIWL_WEIGHTS does not say where it is"
@@ -158,6 +161,17 @@ def _find(name: str, expected: str, weights: Path | None) -> Path:
     if (found := sha256(path)) != expected:
         raise HiwlError(f"{path}: its SHA-256 is {found}, but train.pretrained is {expected}")
     return path
+
+
+def _published(expected: str) -> Path | None:
+    """Where one of the published weights has this content."""
+    for sums in sorted(PRETRAINED.glob(f"*/{SUMS}")):
+        for line in sums.read_text().splitlines():
+            content, name = line.split("  ", 1)
+            path = sums.parent / name
+            if content == expected and path.is_file() and sha256(path) == expected:
+                return path
+    return None
 
 
 def _read(path: Path) -> dict[str, "Tensor"]:

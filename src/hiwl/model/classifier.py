@@ -15,20 +15,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import sha256, write_text
+from hiwl.core.files import SUMS, sha256, write_text
 from hiwl.core.settings import settings
 from hiwl.model import backbones
 from hiwl.model.components import FILE as COMPONENTS
 from hiwl.model.features import penultimate, width
 from hiwl.model.pixels import PackParams, Pixels
-from hiwl.model.preprocess import Preprocess, view
+from hiwl.model.preprocess import Preprocess, is_mirror, view
 from hiwl.model.tree import ROOT, Floats, Ints, Routed, Routing, Tree, route
 from hiwl.model.trust import TRUST
 
 BATCH = 128
 CHOICE_FILE = "choice.json"
 GRAPH = "network.onnx"
-SUMS = "SHA256SUMS"
 
 
 @torch.inference_mode()
@@ -100,8 +99,12 @@ class Node:
         at_once = max(1, BATCH // len(views))
         for start in range(0, len(rows), at_once):
             pictures = self.preprocess.centre(packed[rows[start : start + at_once]])
-            of_views, seen = network(np.concatenate([view(pictures, number) for number in views]))
-            logits.append(of_views.unflatten(0, (len(views), -1)))
+            said, seen = network(np.concatenate([view(pictures, number) for number in views]))
+            of_views = said.unflatten(0, (len(views), -1))
+            if mirrored := self.description.get("mirrored"):  # a winding seen in a mirror is the other one
+                in_mirror = torch.tensor([is_mirror(number) for number in views])[:, None, None]
+                of_views = torch.where(in_mirror, of_views[:, :, mirrored], of_views)
+            logits.append(of_views)
             features.append(seen[: len(pictures)])
         return Seen(torch.cat(logits, dim=1), torch.cat(features))
 

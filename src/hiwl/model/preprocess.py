@@ -40,7 +40,12 @@ class Preprocess(NamedTuple):
 def view(pictures: Pixels, number: int) -> Pixels:
     """One of the eight symmetries of the square of (n, side, side, 3) pictures; 0 leaves them as they are."""
     turned = np.rot90(pictures, number % 4, (1, 2))
-    return np.ascontiguousarray(turned[:, :, ::-1] if number >= 4 else turned)
+    return np.ascontiguousarray(turned[:, :, ::-1] if is_mirror(number) else turned)
+
+
+def is_mirror(number: int) -> bool:
+    """Whether that :func:`view` is a reflection."""
+    return number >= 4
 
 
 @cache  # made on the host each time, they would have it wait for a GPU

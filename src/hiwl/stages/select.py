@@ -13,7 +13,7 @@ from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN, CLEAN_TABLE, ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
 from hiwl.survey import contracts
-from hiwl.survey.selection import SelectParams, labelled, select
+from hiwl.survey.selection import SelectParams, commonest, labelled, select
 from hiwl.survey.tables import in_order, read_table
 
 
@@ -23,6 +23,8 @@ def main() -> None:
     table = read_table(RAW_TABLE)
     if json.loads(RAW_MANIFEST.read_text())["table"] == "labels":
         clean = labelled(table, params.rules)
+    elif params.by == "commonest":
+        clean = commonest(table, params.merged)
     else:
         clean = select(table, params.rules, params.volunteers)
     if clean.empty:
@@ -38,12 +40,13 @@ def check(clean: pd.DataFrame, params: SelectParams) -> None:
     """Hold the clean table to its contract: known classes, each galaxy once, the survey's expected counts."""
     import great_expectations.expectations as gxe
 
+    known = params.expected or (params.rules if params.by == "rules" else {})
     contracts.enforce(
         "select",
         clean,
         [
             gxe.ExpectColumnValuesToBeUnique(column=ID),
-            gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(params.expected or params.rules)),
+            *([gxe.ExpectColumnValuesToBeInSet(column="class", value_set=list(known))] if known else []),
             *([gxe.ExpectTableRowCountToEqual(value=sum(params.expected.values()))] if params.expected else []),
             *contracts.counts("class", params.expected or {}),
         ],

@@ -29,6 +29,7 @@ from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
 from hiwl.survey import packed, tables, votes
+from hiwl.training.augment import mirrored_order
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
 from hiwl.training.params import TrainParams
@@ -75,7 +76,8 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
             print(f"train@{node}: going on after epoch {len(state['history'])}, from {work}")
     state = fabric.broadcast(state)  # other machines do not see the file
     dimension = params.recipe_of(node).dimension
-    made = backbones.create(params.backbone, data.children, params.pretrained, here.weights, params.head, dimension)
+    children = len(data.children)
+    made = backbones.create(params.backbone, children, params.pretrained, here.weights, params.head, dimension)
     trainer = Trainer(fabric, made.model, data, params, node, here.compile)
     if state is not None:
         trainer.load_state_dict(state)
@@ -200,9 +202,14 @@ def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record
             beside / "node.json",
             {
                 "node": trainer.node,
-                "children": record.parameters["hierarchy"]["nodes"][trainer.node],
+                "children": data.children,
                 **{name: getattr(params, name) for name in ("backbone", "input", "mean", "std")},
                 **({} if trainer.recipe.dimension is None else {"dimension": trainer.recipe.dimension}),
+                **(
+                    {"mirrored": mirrored}
+                    if (mirrored := mirrored_order(trainer.recipe.augment, data.children))
+                    else {}
+                ),
                 "shares": data.shares,
                 "checkpoints": [kept._asdict() for kept in best],
             },

@@ -1,12 +1,14 @@
 """The clean selection: galaxies whose votes are clear (paper, section 2; thresholds of Willett et al. 2013)."""
 
+from typing import Literal
+
 import pandas as pd
 from pydantic import Field
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.core.section import Section
-from hiwl.survey.votes import COLUMNS, task_of, volunteers_column
+from hiwl.survey.votes import COLUMNS, TASKS, task_of, volunteers_column
 
 Rules = dict[str, dict[str, float]]
 
@@ -14,6 +16,11 @@ Rules = dict[str, dict[str, float]]
 class SelectParams(Section):
     """Section `select`."""
 
+    by: Literal["rules", "commonest", "label"] = "rules"
+    """By `rules`, which leave out what is not clear; every galaxy by the commonest answers (:func:`commonest`); or by
+    the label that its table has, of classes that no rule knows."""
+    merged: dict[str, str] = Field({})
+    """Of the commonest answers' classes, which count as another, being rare."""
     rules: Rules
     """For each class the columns of the vote table and the values that they must exceed (strictly)."""
     expected: dict[str, int] | None
@@ -50,6 +57,26 @@ def select(votes: pd.DataFrame, rules: Rules, volunteers: int = 0) -> pd.DataFra
         ],
         axis=1,
     )
+
+
+def commonest(votes: pd.DataFrame, merged: dict[str, str]) -> pd.DataFrame:
+    """Every galaxy that is no star or artefact, with the class that the commonest answers lead to down the tree: the
+    beginnings of Galaxy Zoo 2's own codes (Willett et al. 2013, appendix A).
+
+    Smooth: Er, Ei, Ec (round, in between, cigar). Edge-on: Ser, Seb, Sen (bulge rounded, boxy, none). Else S or SB
+    (barred) and a to d, from a dominant bulge to none. Of equal answers the first. What is in `merged` counts as
+    another.
+    """
+
+    def most(task: int, codes: str) -> pd.Series:
+        answers = votes[TASKS[task].columns(task)].set_axis(list(codes), axis=1)
+        return answers.idxmax(axis=1)
+
+    face_on = "S" + most(3, "B_").replace("_", "") + most(5, "dcba")
+    disk = face_on.where(most(2, "EF") == "F", "Se" + most(9, "rbn"))
+    kind = most(1, "EDA")
+    found = disk.where(kind == "D", "E" + most(7, "ric")).replace(merged)
+    return pd.DataFrame({ID: votes[ID], "class": found})[kind != "A"]
 
 
 def _takes(rule: dict[str, float], votes: pd.DataFrame, volunteers: int) -> "pd.Series[bool]":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from hiwl.core.errors import HiwlError
 from hiwl.model.preprocess import Preprocess
 from hiwl.training.params import AugmentParams
 
@@ -31,9 +32,27 @@ class Draws(NamedTuple):
     mirrored: Tensor
     flipped: Tensor
 
+    @property
+    def is_mirror(self) -> Tensor:
+        """Whether a picture is seen in a mirror: by one flip, not by both, which are half a turn."""
+        return self.mirrored ^ self.flipped
+
     def part(self, rows: slice) -> Self:
         """The draws for some of the pictures."""
         return type(self)(*(value[rows] for value in self))
+
+
+def mirrored_order(params: AugmentParams, children: list[str]) -> list[int]:
+    """For every child the index of the one that it is in a mirror; empty where all stay what they are.
+
+    Raises:
+        HiwlError: of two that turn into each other, one is not a child of this node.
+    """
+    other = params.mirrors | {value: name for name, value in params.mirrors.items()}
+    here = [name for name in children if name in other]
+    if lost := [name for name in here if other[name] not in children]:
+        raise HiwlError(f"train.recipe.augment.mirrors: {other[lost[0]]} is not told apart where {lost[0]} is")
+    return [children.index(other.get(name, name)) for name in children] if here else []
 
 
 def draw(count: int, side: int, params: AugmentParams, generator: torch.Generator) -> Draws:

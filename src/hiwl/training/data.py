@@ -30,7 +30,7 @@ class NodeData(NamedTuple):
     answers: dict[str, Tensor] | None
     """By split: the volunteers' answers to all questions, (n, 37) as in the competition's table, NaN where they are not
     known; None where the recipe does not ask for them."""
-    children: int
+    children: list[str]
     shares: dict[str, int]
     """How many training galaxies each class below the node has."""
     sources: dict[str, str]
@@ -56,7 +56,7 @@ def read_data(tree: Tree, node: str, recipe: RecipeParams) -> NodeData:
         labels={name: torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
         votes=_read_votes(tree, node, parts) if recipe.needs_votes else None,
         answers=_read_answers(node, parts) if recipe.answers else None,
-        children=len(tree.nodes[node]),
+        children=tree.nodes[node],
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
         sources={path.name: sha256(path) for path in files},
     )

@@ -25,7 +25,7 @@ class _ByLabel:
 
     def __init__(self, data: NodeData, device: torch.device) -> None:
         labels = {name: labels.to(device) for name, labels in data.labels.items()}
-        self._targets = {name: one_hot(of_split, data.children).float() for name, of_split in labels.items()}
+        self._targets = {name: one_hot(of_split, len(data.children)).float() for name, of_split in labels.items()}
 
     def targets(self, split: str) -> Tensor:
         """(n, children): 1 for the label, else 0."""

@@ -42,12 +42,12 @@ class SoftCrossEntropy:
     def __init__(self, params: CrossEntropy, data: NodeData, device: torch.device) -> None:
         taught = data.labels["training"]
         by_votes = data.votes["training"] if data.votes and params.smoothing_by == "similarity" else None
-        smoothed = smoothing_matrix(data.children, params.smoothing, by_votes, taught)
+        smoothed = smoothing_matrix(len(data.children), params.smoothing, by_votes, taught)
         self._targets = {
             name: targets(labels, smoothed, data.votes[name] if data.votes else None, params.votes).to(device)
             for name, labels in data.labels.items()
         }
-        shares = torch.bincount(taught, minlength=data.children) / len(taught)
+        shares = torch.bincount(taught, minlength=len(data.children)) / len(taught)
         self._adjustment = (params.logit_adjustment * shares.log()).to(device)
 
     def targets(self, split: str) -> Tensor:
@@ -70,7 +70,7 @@ class WithAnswers:
 
     def __init__(self, loss: Loss, weight: float, data: NodeData, device: torch.device) -> None:
         assert data.answers
-        self._loss, self._weight, self._children = loss, weight, data.children
+        self._loss, self._weight, self._children = loss, weight, len(data.children)
         self._answers = {name: answers.to(device) for name, answers in data.answers.items()}
         self.validation = loss.validation
 

@@ -30,6 +30,8 @@ class AugmentParams(Section):
     """Width by height of the random crop; its logarithm is uniform."""
     flip: float = Field(0, ge=0, le=1)
     """Probability of each of the two flips."""
+    mirrors: dict[str, str] = Field({})
+    """Classes that a mirror turns into each other, such as windings, {CW: ACW}: a picture seen in it gets the other."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

@@ -73,6 +73,7 @@ class Trainer:
         rows = {name: of_split.to(images.device) for name, of_split in data.rows.items()}
         self._data = data._replace(images=images, rows=rows)
         self._preprocess = Preprocess(params.input, params.mean, params.std)
+        self._in_mirror = torch.tensor(augment.mirrored_order(self.recipe.augment, data.children), dtype=torch.long)
 
     def epoch(self) -> dict[str, float]:
         """One pass; what is drawn in it depends on the seed, the node and the epoch alone.
@@ -102,7 +103,7 @@ class Trainer:
             # its share. (Batch normalisation sees a process's own share only, so results do depend on it a little.)
             draws = augment.draw(whole, data.images.shape[1], recipe.augment, generator).part(self._mine)
             inputs = augment.augment(pictures, draws, self._preprocess)
-            target = target[self._mine]
+            target = self._seen_in_mirrors(target[self._mine], draws.is_mirror)
             if recipe.mixup:
                 inputs, target = mix(inputs, target, float(Beta(recipe.mixup, recipe.mixup).sample()))
             self._optimiser.zero_grad(set_to_none=True)  # first: a CUDA graph writes the next gradients into these
@@ -162,6 +163,14 @@ class Trainer:
         for name, part in self._states.items():
             part.load_state_dict(state[name])
         self.history = state["history"]
+
+    def _seen_in_mirrors(self, target: Tensor, is_mirror: Tensor) -> Tensor:
+        """The targets, of pictures in a mirror those of what they are there."""
+        if not len(self._in_mirror):
+            return target
+        rest = torch.arange(len(self._in_mirror), target.shape[1])  # what volunteers said beside it
+        swapped = target[:, torch.cat([self._in_mirror, rest]).to(target.device)]
+        return torch.where(is_mirror.to(target.device)[:, None], swapped, target)
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """The epoch's rows; without a last batch so small that batch normalisation has not two pictures a process."""

@@ -293,7 +293,7 @@ def _trainer(model: nn.Module, start: Start, task: Task, taught: Ints, held_out:
         labels={name: labels[part] for name, part in rows.items()},
         votes={name: shares[part] for name, part in rows.items()} if task.is_soft else None,
         answers=None,
-        children=len(task.classes),
+        children=task.classes,
         shares={},
         sources={},
     )

@@ -29,6 +29,8 @@ class Files(Section):
     """The column that names the pictures; null: `GalaxyID`."""
     label: str | None = None
     """The column of the class; null: `class`."""
+    steps: dict[str, tuple[float, float]] = Field({})
+    """Where `label` is a number, such as a Hubble stage, for each class from which number to which, both included."""
     fractions: Fractions = "debiased"
     """Which of the catalogue's fractions are taken for the votes."""
     galaxies: int | None = Field(None, gt=0)

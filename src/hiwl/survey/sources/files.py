@@ -92,7 +92,8 @@ def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
         label = source.label or CLASS
         if label not in others:
             raise HiwlError(f"{path}: no column {label} (raw.source.label); there is {few(others)}")
-        parts.append(others.pop(label).rename(CLASS))
+        labels = others.pop(label).rename(CLASS)
+        parts.append(_by_steps(labels, source, path) if source.steps else labels)
     else:
         parts += _votes(others, source, path)
     if (twice := ids.duplicated()).any():
@@ -100,6 +101,19 @@ def in_our_form(table: pd.DataFrame, source: Files, path: Path) -> pd.DataFrame:
     others = others[[c for c in others if c not in votes.BY_VOLUNTEERS and not published.is_of_catalogue(str(c))]]
     taken = {str(name) for part in parts for name in (part if isinstance(part, pd.DataFrame) else [part.name])}
     return pd.concat([*parts, others.rename(columns={name: f"given_{name}" for name in taken})], axis=1)
+
+
+def _by_steps(labels: "pd.Series[str]", source: Files, path: Path) -> "pd.Series[str]":
+    """The class of every number."""
+    values = numbers(labels.to_frame(), [CLASS], path)[0][CLASS]
+    found = pd.Series("", index=labels.index, name=CLASS)
+    for name, (least, most) in source.steps.items():
+        found[values.between(least, most)] = name
+    if (lost := (found == "") & values.notna()).any():
+        raise HiwlError(
+            f"{path}: row {_rows(lost)}: {source.label} is {labels[lost].iloc[0]}, which is in none of raw.source.steps"
+        )
+    return found
 
 
 def ids_of(table: pd.DataFrame, column: str, path: Path) -> "pd.Series[str]":
