@@ -5,6 +5,7 @@ NAME=FILE+FILE joins two. Renews ``docs/results/features.md`` and its picture fr
 """
 
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,13 @@ def write_page() -> None:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["spread"] = _spread
-    environment.globals |= {"LEARNED": LEARNED, "LABELS": worth.LABELS, "ANSWERS": worth.ANSWERS, "order": _order}
+    environment.globals |= {
+        "LEARNED": LEARNED,
+        "LABELS": worth.LABELS,
+        "ANSWERS": worth.ANSWERS,
+        "order": _order,
+        "in_order": _in_order,
+    }
     first = next(iter(found.values()))
     text = environment.from_string(TEMPLATE.read_text()).render(sets=found, first=first, thresholds=worth.THRESHOLDS)
     write_text(PAGE, text + "\n")
@@ -146,6 +153,13 @@ def _order(sets: dict[str, Any], tag: str, better: str, worse: str) -> list[str]
         f"{sum(a > b for a, b in zip(*(one[number]['auroc'] for one in of_both), strict=True))} of {len(worth.SEEDS)}"
         for number in of_both[0]
     ]
+
+
+def _in_order(sets: dict[str, Any], tag: str, names: tuple[str, ...]) -> list[str]:
+    """With how many labels the mean AUROC falls from each of the features `names` to the next."""
+    curves = [sets[name]["learning"][tag] for name in names]
+    means = {number: [np.mean(curve[number]["auroc"]) for curve in curves] for number in curves[0]}
+    return [number for number, of in means.items() if all(a > b for a, b in itertools.pairwise(of))]
 
 
 def _draw(found: dict[str, Any]) -> Any:
