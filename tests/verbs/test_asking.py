@@ -1,3 +1,7 @@
+import os
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +12,7 @@ from fastapi.testclient import TestClient
 from hiwl.verbs import asking, embed, odd
 from hiwl.verbs.features import FeatureTable
 from pictures import folder_of
-from project import Project
+from project import Project, environment, free_port, wait_for
 
 
 @pytest.fixture
@@ -42,3 +46,38 @@ def test_what_is_no_answer_is_not_kept(said: dict[str, int], search: odd.Search)
     assert answer.status_code == 400
     assert "answers are 1 to 5" in answer.json()["message"]
     assert not search.answers
+
+
+@pytest.mark.elsewhere
+def test_a_person_answers_by_keys_and_by_mouse_takes_one_back_and_finds_the_ranking(
+    search: odd.Search, tmp_path: Path
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    port, ranking = free_port(), tmp_path / "odd.csv"
+    command = ["hiwl", "odd", "--in", str(search.table.path), "--answers", str(search.kept), "--ask"]
+    command += ["--port", str(port), "-o", str(ranking)]
+    process = subprocess.Popen(command, env=environment(), start_new_session=True)
+    wait_for(process, f"http://127.0.0.1:{port}/state")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function("state !== null && !busy")
+        for number, press in enumerate(("5", "1", "3", "u", "4"), 1):
+            with page.expect_response(lambda response: response.url.endswith(("/answer", "/undo"))):
+                page.keyboard.press(press)
+            page.wait_for_function("!busy")
+            assert len(pd.read_csv(search.kept)) == (1, 2, 3, 2, 3)[number - 1]
+        with page.expect_response(lambda response: response.url.endswith("/answer")):
+            page.get_by_role("button", name="5 fascinating").click()
+        page.wait_for_function("!busy")
+        page.get_by_role("button", name="renew").click()
+        page.wait_for_function("document.querySelectorAll('#top img').length > 3")
+        assert not wrong
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert pd.read_csv(search.kept)["answer"].tolist() == [5, 1, 4, 5]
+    assert pd.read_csv(ranking)["answer"].notna().sum() == 4
