@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from hiwl.model.components import Features
+from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
 
 ANSWERS = (1, 2, 3, 4, 5)
@@ -31,8 +31,7 @@ CHUNK = 10_000  # galaxies at a time, which bounds memory
 
 def coordinates(features: Features) -> Floats:
     """(n, up to 40): the leading components of the directions of (n, width) features, each of unit variance."""
-    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    leading = PCA(min(COMPONENTS, *features.shape), whiten=True, random_state=0).fit_transform(directions)
+    leading = PCA(min(COMPONENTS, *features.shape), whiten=True, random_state=0).fit_transform(directions(features))
     return np.asarray(leading, np.float64)
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hiwl.measure.interest import Interest
 from hiwl.measure.intervals import over_galaxies
-from hiwl.model.components import Features
+from hiwl.model.components import Features, directions
 from hiwl.model.probe import fit_probe, logits
 from hiwl.model.tree import Floats, Ints
 
@@ -69,11 +69,11 @@ def similar(features: Features, tag: Tag) -> dict[str, Any]:
     galaxy; both as means with their 95 % intervals over galaxies. `chance`: the share of all.
     """
     rows = np.flatnonzero(tag.known)
-    directions, has = _directions(features[rows]), tag.has[rows]
+    at, has = directions(features[rows]), tag.has[rows]
     precision, auroc = [], []
     for row in np.flatnonzero(has):
         others = np.arange(len(rows)) != row
-        alike = (directions @ directions[row])[others]
+        alike = (at @ at[row])[others]
         nearest = np.argpartition(-alike, NEAREST)[:NEAREST]
         precision.append(has[others][nearest].mean())
         auroc.append(roc_auc_score(has[others], alike))
@@ -128,7 +128,7 @@ def without_answers(features: Features, oddness: Floats) -> dict[str, dict[str, 
     found: dict[str, dict[str, list[int]]] = {}
     for seed in SEEDS:
         rows = np.sort(np.random.default_rng(seed).permutation(len(oddness))[: int(SHARE * len(oddness))])
-        part = _directions(features[rows])
+        part = directions(features[rows])
         scores = {
             "isolation forest": -IsolationForest(random_state=seed).fit(part).score_samples(part),
             "local outlier factor": -LocalOutlierFactor().fit(part).negative_outlier_factor_,
@@ -144,8 +144,8 @@ def without_answers(features: Features, oddness: Floats) -> dict[str, dict[str, 
 
 def apart_of(features: Features) -> Floats:
     """(n,) cosine distances of (n, width) features from their fifth nearest other."""
-    directions = _directions(features)
-    parts = [directions[start : start + 1000] @ directions.T for start in range(0, len(directions), 1000)]
+    at = directions(features)
+    parts = [at[start : start + 1000] @ at.T for start in range(0, len(at), 1000)]
     nearest = [np.partition(-part, NEIGHBOUR, axis=1)[:, NEIGHBOUR] for part in parts]
     return np.asarray(1 + np.concatenate(nearest), np.float64)
 
@@ -182,11 +182,6 @@ def _labelled(has: npt.NDArray[np.bool_], number: int, rng: np.random.Generator)
     with_it, without = rng.permutation(np.flatnonzero(has)), rng.permutation(np.flatnonzero(~has))
     chosen = with_it[: min(number // 2, len(with_it) // 2)]
     return np.concatenate([chosen, without[: number - len(chosen)]])
-
-
-def _directions(features: Features) -> Features:
-    result: Features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return result
 
 
 def _mean(values: Floats) -> dict[str, Any]:

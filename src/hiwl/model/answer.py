@@ -19,9 +19,10 @@ import torch
 from hiwl.core.errors import HiwlError
 from hiwl.core.settings import settings
 from hiwl.model.classifier import Answers, Classifier
+from hiwl.model.components import Features
 from hiwl.model.pixels import MAGIC, MAX_BYTES, BadImageError, Decoded, Pixels, area, central, decode
 from hiwl.model.tree import Floats, Ints
-from hiwl.model.trust import ALPHA, Features, Trust
+from hiwl.model.trust import ALPHA, Trust
 
 MOST_SCALE = 64
 CHUNK = 64  # pictures answered at a time; the next are decoded meanwhile. It bounds memory

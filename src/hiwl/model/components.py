@@ -12,6 +12,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 Features = npt.NDArray[np.float32]
+"""(n, width): what a node's last layer takes in, of n pictures."""
 FILE = "components.safetensors"
 MOST = 64
 GALAXIES = 5000  # of training at most, from which they are fitted
@@ -48,6 +49,12 @@ class Components(NamedTuple):
     def __call__(self, features: Features, number: int) -> Features:
         """(n, number) components of (n, width) features."""
         return np.asarray((features - self.mean) @ self.axes[:number].T, np.float32)
+
+
+def directions(features: Features) -> Features:
+    """(n, width) features, each of unit length, so that their products are cosines."""
+    result: Features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return result
 
 
 def sample(galaxies: int) -> npt.NDArray[np.int64]:

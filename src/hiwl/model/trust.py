@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from threadpoolctl import ThreadpoolController
 
+from hiwl.model.components import Features, directions
 from hiwl.model.measures import measure
 from hiwl.model.pixels import Pixels
 from hiwl.model.tree import Floats, Ints
@@ -33,8 +34,6 @@ FALSE_ALARMS = 0.01
 PERCENTILES = np.arange(0, 100.5, 0.5)
 RARE = (0.5, 99.5)
 """Percentiles of validation galaxies: a galaxy whose size lies outside is told."""
-
-Features = npt.NDArray[np.float32]
 
 
 class Trust:
@@ -59,8 +58,8 @@ class Trust:
         """From validation galaxies: (n, K) probabilities, (n,) labels, (n, width) features, packed pictures."""
         order = np.random.default_rng(0).permutation(len(labels))
         number = min(KNOWN, len(labels) // 2)
-        directions = _directions(features)
-        known, others = directions[np.sort(order[:number])], directions[order[number:]]
+        at = directions(features)
+        known, others = at[np.sort(order[:number])], at[order[number:]]
         arrays: dict[str, npt.NDArray[np.generic]] = {
             "known": known.astype(np.float16),
             "unit": np.maximum(
@@ -99,7 +98,7 @@ class Trust:
     def distances(self, features: Features) -> Floats:
         """(n,): how unlike the known galaxies pictures of (n, width) features are; one in a hundred exceeds 1."""
         with _libraries().limit(limits=1, user_api="blas"):  # whose threads would go on spinning beside the engine's
-            result: Floats = _to_third(_directions(features), self._known) / self.arrays["unit"].item()
+            result: Floats = _to_third(directions(features), self._known) / self.arrays["unit"].item()
         return result
 
     def about_sizes(self, pictures: Pixels) -> list[str]:
@@ -117,15 +116,10 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _directions(features: Features) -> Features:
-    result: Features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return result
-
-
-def _to_third(directions: Features, known: Features) -> Floats:
+def _to_third(at: Features, known: Features) -> Floats:
     """Cosine distances of (n, width) to the third nearest of (m, width), or the last where there are fewer."""
     if not len(known):
-        return np.zeros(len(directions))
+        return np.zeros(len(at))
     nearest = min(NEIGHBOUR, len(known)) - 1
-    result: Floats = np.partition(1 - directions @ known.T, nearest, axis=1)[:, nearest].astype(np.float64)
+    result: Floats = np.partition(1 - at @ known.T, nearest, axis=1)[:, nearest].astype(np.float64)
     return result

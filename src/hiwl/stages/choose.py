@@ -25,10 +25,10 @@ from hiwl.core.settings import settings
 from hiwl.measure.retrieval import retrieval
 from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
-from hiwl.model.components import Components, sample
+from hiwl.model.components import Components, Features, sample
 from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ROOT, ChooseParams, Floats, HierarchyParams, Ints, Tree, route
-from hiwl.model.trust import Features, Trust
+from hiwl.model.trust import Trust
 from hiwl.survey.packed import Part, read_images, read_packed, read_split
 from hiwl.training.export import export
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
 from hiwl.measure import tsne
-from hiwl.model.components import Features
+from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
 from hiwl.survey.text_table import read_text_table
 from hiwl.verbs.embed import ERROR, link
@@ -69,8 +69,7 @@ def main(features: str, more: str | None, output: str) -> None:
 
 def _leading(features: Features) -> Features:
     """(n, up to 50) components of the directions of (n, width) features, as t-SNE is given them."""
-    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    leading = PCA(min(COMPONENTS, *features.shape), random_state=SEED).fit_transform(directions)
+    leading = PCA(min(COMPONENTS, *features.shape), random_state=SEED).fit_transform(directions(features))
     return np.asarray(leading, np.float32)
 
 

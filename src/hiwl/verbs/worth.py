@@ -20,7 +20,7 @@ from hiwl.core.files import sha256, write_json, write_text
 from hiwl.core.layout import ID
 from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
-from hiwl.model.components import Features
+from hiwl.model.components import Features, directions
 from hiwl.survey.pictures import without_suffix
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
@@ -93,7 +93,7 @@ def _joined(tables: list[FeatureTable], judged: pd.DataFrame) -> Features:
     parts = [table.features()[judged[f"row_{number}"].to_numpy(int)] for number, table in enumerate(tables)]
     if len(parts) == 1:
         return np.asarray(parts[0], np.float32)
-    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+    return np.concatenate([directions(part) for part in parts], axis=1)
 
 
 def _pixels(table: FeatureTable, judged: pd.DataFrame) -> Features:
