@@ -17,6 +17,8 @@ from hiwl.studies.table import answers_of, class_counts, readings_of
 from hiwl.studies.words import environment, render
 
 DOCS = Path("docs")
+OTHERS = "features"
+"""The page of `hiwl worth`, which lies beside those of the studies."""
 
 
 def write_pages(report: Report) -> list[Path]:
@@ -40,7 +42,8 @@ def write_pages(report: Report) -> list[Path]:
     for path, text in pages.items():
         write_text(path, text)
     for stale in {*folder.glob("*.md"), *folder.glob("*.svg")} - {*pages, *charts}:
-        stale.unlink()
+        if stale.stem != OTHERS:
+            stale.unlink()
     write_text(Path("report.html"), _html(report, pages))
     if best is not None:
         _renew_headline(Path("README.md"), columns(report, best))
