@@ -11,7 +11,8 @@ from hiwl.core.errors import HiwlError
 from hiwl.model import backbones
 from hiwl.model.classifier import check_sums
 from hiwl.verbs import learn
-from hiwl.verbs.learn import Start, freeze_trunk, read_targets
+from hiwl.verbs.labels import read_targets
+from hiwl.verbs.learn import Start, freeze_trunk
 from pictures import encode
 
 SCRATCH = "test_resnet:scratch"
@@ -87,7 +88,7 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
     table = pd.read_csv(labels)
     with pytest.raises(HiwlError, match="no column kind; name it with --column, of ID, path"):
         run(labels, column=["kind"])
-    with pytest.raises(HiwlError, match="row 1: fractions lie between 0 and 1"):
+    with pytest.raises(HiwlError, match=r"is_red is '2\.0'; fractions are numbers between 0 and 1"):
         read_targets(labels, table.assign(is_red=2.0), ["is_red", "is_blue"])
     with pytest.raises(HiwlError, match="holds 1 class"):
         read_targets(labels, table.assign(label="red"), [])
@@ -99,6 +100,27 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
     with pytest.raises(HiwlError, match=r"none\.safetensors not found"):
         run(labels, start="resnet50:none.safetensors")
     assert not (labels.parent / "model").exists()
+    with pytest.raises(HiwlError, match="would be replaced; name a new folder"):
+        learn.main(str(labels), str(labels.parent), None, [], SCRATCH, "probe")
+    assert labels.exists()
+    with pytest.raises(HiwlError, match="is_red is '85 %'"):
+        read_targets(labels, table.assign(is_red="85 %"), ["is_red", "is_blue"])
+    pd.concat([table, table[:1]]).to_csv(labels, index=False)
+    with pytest.raises(HiwlError, match=r"0\.png is labelled twice"):
+        run(labels)
+
+
+def test_a_network_that_takes_no_such_pictures_is_told(labels: Path) -> None:
+    with pytest.raises(HiwlError, match="--start vit_tiny_patch16_224: it does not take pictures of 112 pixels"):
+        run(labels, start="vit_tiny_patch16_224:scratch")
+
+
+def test_rates_that_diverge_are_passed_over(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "STEPS", 40)
+    monkeypatch.setattr(learn, "RATES", (0.01, 1e30))
+    losses = json.loads((run(labels, "all") / "learned.json").read_text())["validation_loss_by_rate"]
+    assert losses["0.01"] is not None
+    assert losses["1e+30"] is None
 
 
 def test_the_head_is_what_follows_the_last_stage() -> None:

@@ -74,13 +74,15 @@ def create(
     return Backbone(model, started_from)
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each band, of values in [0, 1], as the library's weights of `name` have them."""
+def normalisation(name: str, pretrained: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band, of values in [0, 1], as the library's weights of `name` have them:
+    those of the tag, where `pretrained` is `hub:<tag>`."""
     mend_torchvision()
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from timm.models import get_pretrained_cfg
 
-    said = get_pretrained_cfg(name) if library_of(name) == "timm" else None
+    tag = pretrained.removeprefix("hub:") if pretrained.startswith("hub:") else ""
+    said = get_pretrained_cfg(f"{name}.{tag}" if tag else name) if library_of(name) == "timm" else None
     return (said.mean, said.std) if said else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
@@ -90,7 +92,8 @@ def _end_in_proxies(model: "nn.Module", name: str, dimension: int, classes: int)
     from hiwl.model.proxies import Proxies
 
     last = last_layers(model)
-    if len(last) > 1 or not isinstance(layer := model.get_submodule(last[0]), nn.Linear):
+    has_more = hasattr(model, "aux1")  # GoogLeNet, whose auxiliary outputs are logits
+    if len(last) > 1 or has_more or not isinstance(layer := model.get_submodule(last[0]), nn.Linear):
         raise HiwlError(f"train.recipe.loss: {name} does not end in one linear layer, so no distances can be learned")
     embedding = nn.Linear(layer.in_features, dimension)
     model.set_submodule(last[0], nn.Sequential(embedding, Proxies(dimension, classes)))

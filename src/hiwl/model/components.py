@@ -15,6 +15,8 @@ Features = npt.NDArray[np.float32]
 """(n, width): what a node's last layer takes in, of n pictures."""
 FILE = "components.safetensors"
 MOST = 64
+LEAST = 1e-3
+"""Of the first one's deviation: components that vary less say nothing."""
 GALAXIES = 5000  # of training at most, from which they are fitted
 SEED = 1
 
@@ -32,9 +34,11 @@ class Components(NamedTuple):
         """From (n, width) features of training galaxies; up to 64 components."""
         from sklearn.decomposition import PCA
 
-        fitted = PCA(min(MOST, *features.shape), random_state=SEED).fit(features)
+        number = max(1, min(MOST, len(features) - 1, features.shape[1]))
+        fitted = PCA(number, random_state=SEED).fit(features)
         deviation = np.sqrt(fitted.explained_variance_)
-        axes = fitted.components_ / np.maximum(deviation, 1e-6 * deviation[0] + 1e-12)[:, None]
+        telling = np.flatnonzero(deviation > LEAST * deviation[0])
+        axes = fitted.components_[telling] / deviation[telling, None]
         return cls(fitted.mean_.astype(np.float32), axes.astype(np.float32))
 
     @classmethod

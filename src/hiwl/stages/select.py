@@ -21,7 +21,12 @@ def main() -> None:
     """Select, or where the survey comes with labels, check."""
     params = SelectParams.parse(read_section("select"), "select")
     table = read_table(RAW_TABLE)
-    if json.loads(RAW_MANIFEST.read_text())["table"] == "labels":
+    kind = json.loads(RAW_MANIFEST.read_text())["table"]
+    if (kind, params.by) in (("labels", "commonest"), ("votes", "label")):
+        raise HiwlError(
+            f"select.by: {params.by} needs a table of {'votes' if kind == 'labels' else 'labels'}, not of {kind}"
+        )
+    if kind == "labels":
         clean = labelled(table, params.rules)
     elif params.by == "commonest":
         clean = commonest(table, params.merged)

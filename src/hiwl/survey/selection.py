@@ -70,12 +70,15 @@ def commonest(votes: pd.DataFrame, merged: dict[str, str]) -> pd.DataFrame:
 
     def most(task: int, codes: str) -> pd.Series:
         answers = votes[TASKS[task].columns(task)].set_axis(list(codes), axis=1)
-        return answers.idxmax(axis=1)
+        return answers.fillna(-1).idxmax(axis=1)
 
     face_on = "S" + most(3, "B_").replace("_", "") + most(5, "dcba")
     disk = face_on.where(most(2, "EF") == "F", "Se" + most(9, "rbn"))
     kind = most(1, "EDA")
-    found = disk.where(kind == "D", "E" + most(7, "ric")).replace(merged)
+    found = disk.where(kind == "D", "E" + most(7, "ric"))
+    if unknown := set(merged) - set(found):
+        raise HiwlError(f"select.merged: {', '.join(sorted(unknown))}: no galaxy has that code")
+    found = found.replace(merged)
     return pd.DataFrame({ID: votes[ID], "class": found})[kind != "A"]
 
 

@@ -40,18 +40,22 @@ def export(node: Node) -> None:
     with warnings.catch_warnings():
         # torch's newer exporter takes half a minute where this one takes two seconds.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Graph(network).eval(),
-            (torch.zeros(2, 3, size, size),),
-            content,  # type: ignore[arg-type]  # a file will do
-            dynamo=False,
-            # The checkpoint's numbers stay as they are, neither folded into others nor shared where they are equal.
-            do_constant_folding=False,
-            keep_initializers_as_inputs=True,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_axes={name: {0: "n"} for name in (INPUT, *OUTPUTS)},
-        )
+        try:
+            torch.onnx.export(
+                _Graph(network).eval(),
+                (torch.zeros(2, 3, size, size),),
+                content,  # type: ignore[arg-type]  # a file will do
+                dynamo=False,
+                # The checkpoint's numbers stay as they are, neither folded into others nor shared where they are equal.
+                do_constant_folding=False,
+                keep_initializers_as_inputs=True,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_axes={name: {0: "n"} for name in (INPUT, *OUTPUTS)},
+            )
+        except torch.onnx.OnnxExporterError as error:
+            print(f"{node.checkpoint.parent.name}: torch answers; {str(error).splitlines()[0]}")
+            return
     model = onnx.load_from_string(content.getvalue())
     model.graph.name, model.producer_version = "network", ""
     numbers = {name for name, value in network.state_dict().items() if value.is_floating_point()}

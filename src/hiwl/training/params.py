@@ -39,6 +39,8 @@ class AugmentParams(Section):
             raise ValueError(f"scale {self.scale} must rise within (0, 1]")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio {self.ratio} must rise from above 0")
+        if len({*self.mirrors, *self.mirrors.values()}) < 2 * len(self.mirrors):
+            raise ValueError(f"mirrors {self.mirrors} must name every class once")
         return self
 
 
@@ -210,7 +212,11 @@ class TrainParams(Section):
         if unknown := set(self.nodes) - set(tree.nodes):
             raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is not a node of the hierarchy")
         for node in tree.nodes:
-            self.recipe_of(node)
+            mirrors = self.recipe_of(node).augment.mirrors
+            if unknown := {*mirrors, *mirrors.values()} - set(tree.classes):
+                raise HiwlError(
+                    f"train.recipe.augment.mirrors: {', '.join(sorted(unknown))} is not a class of the tree"
+                )
 
 
 def merge(base: Any, own: Any) -> Any:

@@ -6,11 +6,11 @@ last layer on features that stay as they are; `head`, what follows its last stag
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import replacing_folder, sha256, write_json
+from hiwl.core.files import SUMS, replacing_folder, sha256, write_json
 from hiwl.core.layout import pretrained
 from hiwl.core.registry import weights_folder
 from hiwl.core.settings import settings
@@ -29,23 +29,20 @@ from hiwl.model import backbones
 from hiwl.model.answer import Model
 from hiwl.model.calibration import fit_temperature
 from hiwl.model.classifier import CHOICE_FILE, Classifier, Node, average, write_sums
-from hiwl.model.components import Components
+from hiwl.model.components import Components, Features
 from hiwl.model.features import last_layers
 from hiwl.model.probe import fit_probe
-from hiwl.model.tree import NAME, ROOT, Floats, Ints
-from hiwl.model.trust import Trust
-from hiwl.survey.inputs import PATH, Files, Input, find
-from hiwl.survey.pictures import look
-from hiwl.survey.text_table import read_text_table
+from hiwl.model.tree import ROOT, Floats, Ints
+from hiwl.model.trust import TRUST, Trust
+from hiwl.survey.inputs import PATH, Files
 from hiwl.training.data import NodeData
 from hiwl.training.export import export
 from hiwl.training.params import AugmentParams, CrossEntropy, RecipeParams, TrainParams
 from hiwl.training.trainer import Trainer
+from hiwl.verbs.labels import read_labels
 
 LIKE = "best"
 """Of `pretrained`: whose pixels a network sees that comes without a model."""
-NAMES = ("class", "label", "answer", "type", "morphology", "category")
-"""What people call the column of the labels."""
 FILE, NUMBERS = "model.safetensors", "learned.json"
 HELD_OUT, SEED = 0.2, 1
 RATES = (0.003, 0.01, 0.03)
@@ -61,6 +58,7 @@ class Start(NamedTuple):
     """As `train.pretrained`; of a model, its folder."""
     weights: Path | None
     """The file of weights or the model's checkpoint, where there is one."""
+    is_model: bool
     seen: dict[str, Any]
     """`input`, `mean`, `std`: how the pixels come in."""
     pack: dict[str, Any]
@@ -76,24 +74,32 @@ class Start(NamedTuple):
         seen = {name: node[name] for name in ("input", "mean", "std")}
         pack = {name: choice[name] for name in ("crop", "side", "small", "fits") if name in choice}
         if is_model:
-            return cls(node["backbone"], str(folder), folder / ROOT / node["file"], seen, pack)
+            return cls(node["backbone"], str(folder), folder / ROOT / node["file"], True, seen, pack)
         if weights != "scratch":  # what has seen other pictures expects them as they were
-            seen |= dict(zip(("mean", "std"), backbones.normalisation(network), strict=True))
+            seen |= dict(zip(("mean", "std"), backbones.normalisation(network, weights), strict=True))
         if not weights.endswith(".safetensors"):
-            return cls(network, weights, None, seen, pack)
+            return cls(network, weights, None, False, seen, pack)
         if not Path(weights).is_file():
             raise HiwlError(f"--start {start}: {weights} not found")
-        return cls(network, sha256(Path(weights)), Path(weights), seen, pack)
+        return cls(network, sha256(Path(weights)), Path(weights), False, seen, pack)
 
     def network(self, classes: int) -> nn.Module:
         """With a new last layer for so many classes."""
         torch.manual_seed(SEED)
-        if self.weights is None or not self.weights.with_name("..").joinpath(CHOICE_FILE).exists():
-            return backbones.create(self.backbone, classes, self.pretrained, self.weights, "linear").model
-        model = backbones.create(self.backbone, classes, "scratch", None, "linear").model
-        heads = last_layers(model)
-        kept = {key: value for key, value in load_file(self.weights).items() if not key.startswith(heads)}
-        model.load_state_dict(kept, strict=False)
+        if not self.is_model:
+            model = backbones.create(self.backbone, classes, self.pretrained, self.weights, "linear").model
+        else:
+            assert self.weights
+            model = backbones.create(self.backbone, classes, "scratch", None, "linear").model
+            heads = last_layers(model)
+            kept = {key: value for key, value in load_file(self.weights).items() if not key.startswith(heads)}
+            model.load_state_dict(kept, strict=False)
+        side = self.seen["input"]
+        try:
+            with torch.inference_mode():
+                model.eval()(torch.zeros(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise HiwlError(f"--start {self.backbone}: it does not take pictures of {side} pixels ({error})") from None
         return model
 
 
@@ -103,10 +109,13 @@ class Task(NamedTuple):
     classes: list[str]
     targets: Floats
     """(n, classes), rows sum to 1."""
-    is_soft: bool
-    """Fractions instead of one class each."""
     pictures: torch.Tensor
     """(n, side, side, 3) uint8."""
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether they are fractions instead of one class each."""
+        return bool(((self.targets > 0) & (self.targets < 1)).any())
 
     @property
     def labels(self) -> Ints:
@@ -120,18 +129,19 @@ def main(labels: str, output: str, images: str | None, column: list[str], start:
     Raises:
         HiwlError: the labels, pictures or start are not usable.
     """
+    out = Path(output).absolute()
+    _check_output(out)
     began = Start.of(start)
-    given = _inputs(Path(labels), images)
-    classes, targets = read_targets(Path(labels), given.given, column)
-    out = Path(output)
+    given, classes, targets = read_labels(Path(labels), images, column)
+    network = began.network(len(classes))
     with replacing_folder(out) as beside:
         (beside / ROOT).mkdir()
-        node = _save(began.network(len(classes)), began, classes, beside)
-        task, features = _look(given, classes, targets, len(column) > 1, node, began)
+        node = _save(network, began, classes, beside)
+        task, features = _look(given, classes, targets, node, began)
         taught, held_out = _split(task)
         if train == "probe":
             layer = fit_probe(features[taught], task.targets[taught])
-            tried: dict[float, float] = {}
+            tried: dict[float, float | None] = {}
             _set_last(node.model, layer)
         else:
             tried = _train(node.model, began, task, taught, held_out, head=train == "head")
@@ -142,109 +152,86 @@ def main(labels: str, output: str, images: str | None, column: list[str], start:
         write_sums(beside)
     low, high = said["accuracy_interval"]
     print(
-        f"learn: {out}: {', '.join(classes)} from {said['galaxies']['training']:,} galaxies; accuracy "
+        f"learn: {output}: {', '.join(classes)} from {said['galaxies']['training']:,} galaxies; accuracy "
         f"{said['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {said['galaxies']['validation']:,} held out"
         + (f", AUROC {said['auroc']:.4f}" if "auroc" in said else "")
     )
 
 
-def read_targets(path: Path, table: pd.DataFrame, columns: list[str]) -> tuple[list[str], Floats]:
-    """The classes and, for every row of the `table`, their shares: 1 and 0, or the fractions in several `columns`.
-
-    A row without a label has not numbers.
+def _check_output(out: Path) -> None:
+    """Nothing but an earlier model is replaced.
 
     Raises:
-        HiwlError: no such column, fewer than two classes, a cell that is no fraction.
+        HiwlError: something else lies there.
     """
-    names = {str(name).lower(): str(name) for name in table}
-    columns = columns or [names[name] for name in NAMES if name in names][:1]
-    if not columns or (unknown := [name for name in columns if name not in table]):
-        told = f"no column {', '.join(unknown)}" if columns else "which column has the labels is not clear"
-        raise HiwlError(f"{path}: {told}; name it with --column, of {', '.join(map(str, table))}")
-    if len(columns) > 1:
-        numbers = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-        if (wrong := ((numbers < 0) | (numbers > 1)).any(axis=1)).any():
-            raise HiwlError(f"{path}: row {int(np.argmax(wrong)) + 1}: fractions lie between 0 and 1")
-        totals = numbers.sum(axis=1, keepdims=True)
-        classes, shares = columns, np.where(totals > 0, numbers / np.where(totals > 0, totals, 1), np.nan)
+    if out.is_dir() and (out / CHOICE_FILE).exists():
+        foreign = {path.name for path in out.iterdir()} - {CHOICE_FILE, ROOT, NUMBERS, SUMS, TRUST}
     else:
-        text = table[columns[0]].astype("string").str.strip()
-        text = text.where(text != "")
-        classes = sorted(text.dropna().unique().tolist())
-        shares = np.eye(len(classes))[pd.Categorical(text, classes).codes]
-        shares[text.isna().to_numpy(bool)] = np.nan
-    if len(classes) < 2:
-        raise HiwlError(f"{path}: {', '.join(columns)} holds {len(classes)} class; two are needed to tell them apart")
-    if wrong_names := [name for name in classes if not NAME.fullmatch(name)]:
-        raise HiwlError(f"{path}: {wrong_names[0]!r} is no name for a class; use letters, digits, '-' and '_'")
-    return classes, shares
+        foreign = {out.name} if out.is_file() else {path.name for path in out.glob("*")}
+    if foreign:
+        raise HiwlError(f"{out}: holds {', '.join(sorted(foreign)[:3])}, and would be replaced; name a new folder")
 
 
-def _inputs(labels: Path, images: str | None) -> Files:
-    """A row a labelled picture."""
-    if images is None:
-        found: list[Input] = find([str(labels)])
-        if not isinstance(found[0], Files) or found[0].archive is not None:
-            raise HiwlError(f"{labels}: a table of labels is needed, with a column of paths, or --images and IDs")
-        return found[0]
-    pictures, table = look(Path(images)), read_text_table(labels)
-    known = {str(name): [pictures.knows(cell) for cell in table[name]] for name in table}
-    ids = max(known, key=lambda name: sum(known[name]))
-    if not any(known[ids]):
-        raise HiwlError(f"{labels}: no column names a picture of {images}")
-    table = table[known[ids]].reset_index(drop=True)
-    table[PATH] = [f"{images}/{pictures.of(cell)}" for cell in table[ids]]
-    return Files(table, archive=None if Path(images).is_dir() else pictures)
-
-
-def _look(
-    given: Files, classes: list[str], targets: Floats, is_soft: bool, node: Node, start: Start
-) -> tuple[Task, Any]:
+def _look(given: Files, classes: list[str], targets: Floats, node: Node, start: Start) -> tuple[Task, Features]:
     """Decode the labelled pictures, and see them."""
     model = Model(Classifier(_choice(node.description, start), {ROOT: node}), None)
-    labelled = np.flatnonzero(~np.isnan(targets).any(axis=1))
     with tqdm(total=len(given), unit="image", desc="looking") as progress:
         seen = [model.embed(table, ROOT, progress.update) for table in given.tables(0, 1024)]
     errors = np.concatenate([part.errors for part in seen])
     pictures = np.concatenate([part.pictures for part in seen])
     features = np.concatenate([part.features for part in seen])
-    rows = labelled[[errors[row] is None for row in labelled]]
-    if lost := len(labelled) - len(rows):
-        first = labelled[[errors[row] is not None for row in labelled]][0]
-        print(f"learn: {lost:,} pictures cannot be read, first {given.given[PATH].iloc[first]}: {errors[first]}")
-    if not len(rows):
-        raise HiwlError("none of the labelled pictures can be read")
-    return Task(classes, targets[rows], is_soft, torch.from_numpy(np.stack(list(pictures[rows])))), features[rows]
+    is_good = np.array([error is None for error in errors], bool)
+    told = ""
+    if not is_good.all():
+        first = int(np.argmin(is_good))
+        told = f"{(~is_good).sum():,} pictures cannot be read, first {given.given[PATH].iloc[first]}: {errors[first]}"
+        print(f"learn: {told}")
+    if not is_good.any():
+        raise HiwlError(f"none of the labelled pictures can be read: {told}")
+    seen_pictures = torch.from_numpy(np.stack(list(pictures[is_good])))
+    return Task(classes, targets[is_good], seen_pictures), features[is_good]
 
 
 def _split(task: Task) -> tuple[Ints, Ints]:
-    """Rows to learn from and rows held out, within each class."""
+    """Rows to learn from and rows held out, where there are classes within each."""
     counts = np.bincount(task.labels, minlength=len(task.classes))
-    if counts.min() < 2:
+    if len(task.labels) < 2 * len(task.classes) or (counts.min() < 2 and not task.is_soft):
         rare = task.classes[int(counts.argmin())]
         raise HiwlError(f"{rare}: {counts.min()} galaxies; label at least two, one to learn from and one to check by")
     held_out = max(HELD_OUT, len(task.classes) / len(task.labels))
+    within = None if task.is_soft else task.labels
     taught, checked = train_test_split(
-        np.arange(len(task.labels)), test_size=held_out, stratify=task.labels, random_state=SEED
+        np.arange(len(task.labels)), test_size=held_out, stratify=within, random_state=SEED
     )
     return np.sort(taught), np.sort(checked)
 
 
-def _train(model: nn.Module, start: Start, task: Task, taught: Ints, held_out: Ints, head: bool) -> dict[float, float]:
+def _train(
+    model: nn.Module, start: Start, task: Task, taught: Ints, held_out: Ints, head: bool
+) -> dict[float, float | None]:
     """Train `model` at the rate whose loss on the galaxies held out is least; give that of each rate."""
     begun = {name: value.clone() for name, value in model.state_dict().items()}
     if head:
         freeze_trunk(model)
-    losses: dict[float, float] = {}
-    best = begun
+    losses: dict[float, float | None] = {}
+    best, least = begun, math.inf
     for rate in RATES:
         model.load_state_dict(begun)
         trainer = _trainer(model, start, task, taught, held_out, rate)
-        for _ in range(trainer.recipe.epochs):
-            trainer.history.append(trainer.epoch())
-        losses[rate] = trainer.validate()["validation_loss"]
-        if losses[rate] == min(losses.values()):
-            best = {name: value.clone() for name, value in model.state_dict().items()}
+        try:
+            for _ in range(trainer.recipe.epochs):
+                trainer.history.append(trainer.epoch())
+        except HiwlError:  # its loss is not finite; lower rates may do
+            losses[rate] = None
+            continue
+        loss = trainer.validate()["validation_loss"]
+        losses[rate] = loss if math.isfinite(loss) else None
+        if loss < least:
+            best, least = {name: value.clone() for name, value in model.state_dict().items()}, loss
+    if math.isinf(least):
+        raise HiwlError(
+            f"the losses of all rates ({', '.join(map(str, RATES))}) are not finite; start from another network"
+        )
     model.load_state_dict(best)
     return losses
 
@@ -258,8 +245,9 @@ def freeze_trunk(model: nn.Module) -> None:
         for place, (name, child) in enumerate(children)
         if isinstance(child, nn.Sequential) and name != last and any(True for _ in child.parameters())
     ]
-    for _, child in children[: stages[-1] + 1 if stages else -1]:
-        child.requires_grad_(False)
+    model.requires_grad_(False)
+    for _, child in children[stages[-1] + 1 if stages else -1 :]:
+        child.requires_grad_(True)
 
 
 def _trainer(model: nn.Module, start: Start, task: Task, taught: Ints, held_out: Ints, rate: float) -> Trainer:
@@ -304,9 +292,10 @@ def _trainer(model: nn.Module, start: Start, task: Task, taught: Ints, held_out:
 
 
 def _set_last(model: nn.Module, layer: tuple[Any, Any]) -> None:
-    last = model.get_submodule(last_layers(model)[0])
-    if not isinstance(last, nn.Linear):
-        raise HiwlError("--train probe: the network's last layer is not linear; use head or all")
+    names = last_layers(model)
+    last = model.get_submodule(names[0])
+    if len(names) > 1 or not isinstance(last, nn.Linear):
+        raise HiwlError("--train probe: the network does not end in one linear layer; use head or all")
     with torch.no_grad():
         last.weight.copy_(torch.from_numpy(layer[0]))
         last.bias.copy_(torch.from_numpy(layer[1]))

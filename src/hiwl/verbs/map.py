@@ -6,6 +6,7 @@ table's columns, any of which colours the galaxies.
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,16 @@ def _leading(features: Features) -> Features:
 
 def _with(given: pd.DataFrame, path: Path, features: Path) -> pd.DataFrame:
     """`given`, and the columns of another table that names its galaxies by one that both have."""
-    other = read_text_table(path).replace("", np.nan)
+    other = read_text_table(path)
     shared = [name for name in other if name in given and other[name].is_unique and given[name].is_unique]
-    if not shared:
+    known = {str(name): int(other[name].isin(given[name].astype(str)).sum()) for name in shared}
+    key = max(known, key=lambda name: known[name], default="")
+    if not known.get(key):
         raise HiwlError(f"{path}: no column tells galaxies as one of {features} does ({', '.join(map(str, given))})")
+    print(f"map: {path} tells of {known[key]:,} of {len(given):,} galaxies, by {key}")
     new = [name for name in other if name not in given]
-    other = other.set_index(shared[0])[new].apply(_as_numbers)
-    aligned = other.reindex(given[shared[0]].astype(str)).set_axis(given.index)
+    told = other.replace("", np.nan).set_index(key)[new].apply(_as_numbers)
+    aligned = told.reindex(given[key].astype(str)).set_axis(given.index)
     return pd.concat([given, aligned], axis=1)
 
 
@@ -102,14 +106,23 @@ def _column(column: pd.Series) -> dict[str, Any]:
     """A column for the page: numbers, classes (their names and each galaxy's) or plain text."""
     name = str(column.name)
     if pd.api.types.is_numeric_dtype(column) and column.nunique() > 1:
-        values = [None if pd.isna(cell) else float(f"{cell:.4g}") for cell in column]
-        if abs(column.max()) < 1e9:  # else a number that names
-            return {"name": name, "kind": "number", "values": values}
+        values = [_shown(cell) for cell in column]
+        is_name = pd.api.types.is_integer_dtype(column) and column.is_unique  # such as an ID, which colours nothing
+        return {"name": name, "kind": "text" if is_name else "number", "values": values}
     text = column.astype("string").fillna("")
     classes = sorted(text.unique().tolist())
     if 1 < len(classes) <= CLASSES:
         return {"name": name, "kind": "class", "classes": classes, "values": text.map(classes.index).tolist()}
     return {"name": name, "kind": "text", "values": text.tolist()}
+
+
+def _shown(cell: Any) -> int | float | str | None:
+    """A number as JSON and a browser take it: whole ones exactly, if need be as text."""
+    if pd.isna(cell) or not math.isfinite(cell):
+        return None
+    if float(cell).is_integer():
+        return int(cell) if abs(cell) < 2**53 else str(int(cell))
+    return float(f"{cell:.9g}")
 
 
 def _sheets(table: FeatureTable, rows: Ints) -> list[str]:

@@ -7,6 +7,7 @@ NAME=FILE+FILE joins two. Renews ``docs/results/features.md`` and its picture fr
 import io
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
             judged,
             {"features": [_without_place(table.how) for table in tables], "data": data},
         )
-        if not (RECORDS / f"{PIXELS}.json").exists():
+        if not _is_of(data, RECORDS / f"{PIXELS}.json"):
             _measure(PIXELS, _pixels(tables[0], judged), judged, {"features": [], "data": data})
     write_page()
     print(f"worth: {PAGE}")
@@ -78,8 +79,15 @@ def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path
         row = pd.Series(given.index, index=names)
         told[f"row_{number}"] = row[~row.index.duplicated()].reindex(told.index)
     told = told.dropna(subset=[f"row_{number}" for number in range(len(tables))])
-    if told.empty:
-        raise HiwlError(f"{tables[0].path}: shows none of the galaxies that {votes} and {mixture} have votes on")
+    least = math.ceil((worth.ANSWERS[-1] + 10) / worth.SHARE)
+    if (number := int(told["is_natural"].sum())) < least:
+        raise HiwlError(
+            f"{tables[0].path}: {number} galaxies of {mixture} that are not of the training set; {least} are needed"
+        )
+    for tag, of_tag in worth.tags_of(told[COLUMNS], told["class"]).items():
+        has, known = int((of_tag.has & of_tag.known).sum()), int(of_tag.known.sum())
+        if min(has, known - has) <= worth.NEAREST:
+            raise HiwlError(f"{tables[0].path}: {tag}: {has} of {known} galaxies have it, too few to measure by")
     return told.sort_index()
 
 
@@ -122,11 +130,20 @@ def _measure(name: str, features: Features, judged: pd.DataFrame, said: dict[str
     print(f"worth: {name}: {len(judged):,} galaxies")
 
 
+def _is_of(data: dict[str, str], record: Path) -> bool:
+    return record.exists() and json.loads(record.read_text())["data"] == data
+
+
 def write_page() -> None:
     """Renew the page and its picture from the records."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))}
     if not found:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
+    first = next(iter(found.values()))
+    if other := [name for name, one in found.items() if any(one[key] != first[key] for key in ("data", "galaxies"))]:
+        raise HiwlError(
+            f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
+        )
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["spread"] = _spread
     environment.globals |= {
@@ -136,7 +153,6 @@ def write_page() -> None:
         "order": _order,
         "in_order": _in_order,
     }
-    first = next(iter(found.values()))
     text = environment.from_string(TEMPLATE.read_text()).render(sets=found, first=first, thresholds=worth.THRESHOLDS)
     write_text(PAGE, text + "\n")
     save(_draw(found), PICTURE)

@@ -111,7 +111,8 @@ def _by_steps(labels: "pd.Series[str]", source: Files, path: Path) -> "pd.Series
         found[values.between(least, most)] = name
     if (lost := (found == "") & values.notna()).any():
         raise HiwlError(
-            f"{path}: row {_rows(lost)}: {source.label} is {labels[lost].iloc[0]}, which is in none of raw.source.steps"
+            f"{path}: row {_rows(lost)}: {source.label} is {labels[lost].iloc[0]}, which is in none of "
+            "raw.source.steps; widen one, or drop the row"
         )
     return found
 
