@@ -105,6 +105,11 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
     assert labels.exists()
     with pytest.raises(HiwlError, match="is_red is '85 %'"):
         read_targets(labels, table.assign(is_red="85 %"), ["is_red", "is_blue"])
+    with pytest.raises(HiwlError, match=r"holds 101 labels, such as '0\.0'; at most 100"):
+        read_targets(labels, pd.DataFrame({"label": [f"{n / 7}" for n in range(101)]}), [])
+    with pytest.raises(HiwlError, match=r"none\.csv: not found"):
+        run(labels.with_name("none.csv"))
+    assert read_targets(labels, pd.DataFrame({"label": ["0.0", "1.0", ""]}), [])[0] == ["0", "1"]
     pd.concat([table, table[:1]]).to_csv(labels, index=False)
     with pytest.raises(HiwlError, match=r"0\.png is labelled twice"):
         run(labels)

@@ -43,6 +43,13 @@ def test_a_map_holds_every_galaxy_its_picture_and_what_is_said_of_it(features: P
     assert columns["path"]["kind"] == "text"
 
 
+def test_an_id_goes_before_a_rank_that_is_unique_too(features: Path, tmp_path: Path) -> None:
+    given = pd.DataFrame({"rank": range(3), "objID": [7, 8, 9]})
+    pd.DataFrame({"rank": range(3), "objID": [8, 9, 10], "score": [1, 2, 3]}).to_csv(tmp_path / "t.csv", index=False)
+    told = page._with(given, tmp_path / "t.csv", features)
+    assert told["score"].fillna(0).tolist() == [0, 1, 2]
+
+
 def test_what_cannot_be_a_map_is_told(features: Path, tmp_path: Path) -> None:
     pd.DataFrame({"name": ["a"], "score": [1]}).to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(HiwlError, match="no column tells galaxies as one of"):

@@ -11,6 +11,7 @@ from hiwl.survey.inputs import PATH, Files, find
 from hiwl.survey.pictures import look
 from hiwl.survey.text_table import read_text_table
 
+MOST_CLASSES = 100
 NAMES = ("class", "label", "answer", "type", "morphology", "category")
 """What people call the column of the labels."""
 
@@ -39,6 +40,7 @@ def read_targets(path: Path, table: pd.DataFrame, columns: list[str]) -> tuple[l
     Raises:
         HiwlError: no such column, fewer than two classes, a cell that is no fraction.
     """
+    columns = list(dict.fromkeys(columns))
     names = {str(name).lower(): str(name) for name in table}
     columns = columns or [names[name] for name in NAMES if name in names][:1]
     if not columns or (unknown := [name for name in columns if name not in table]):
@@ -50,6 +52,13 @@ def read_targets(path: Path, table: pd.DataFrame, columns: list[str]) -> tuple[l
         classes, shares = columns, _fractions(path, text)
     else:
         labels = text[columns[0]]
+        if labels.dropna().str.fullmatch(r"-?\d+\.0").all():  # as pandas writes whole numbers beside empty cells
+            labels = labels.str.removesuffix(".0")
+        if labels.nunique() > MOST_CLASSES:
+            raise HiwlError(
+                f"{path}: {columns[0]} holds {labels.nunique():,} labels, such as {labels.dropna().iloc[0]!r}; at "
+                f"most {MOST_CLASSES} are classes, and fractions need a --column for each class"
+            )
         classes = sorted(labels.dropna().unique().tolist())
         shares = np.eye(len(classes))[pd.Categorical(labels, classes).codes] if classes else np.zeros((len(table), 0))
         shares[labels.isna().to_numpy(bool)] = np.nan
@@ -74,6 +83,8 @@ def _fractions(path: Path, text: pd.DataFrame) -> Floats:
 
 def _pictures(path: Path, images: str | None) -> Files:
     """A row a picture."""
+    if missing := [one for one in (path, Path(images or path)) if not one.exists()]:
+        raise HiwlError(f"{missing[0]}: not found")
     if images is None:
         found = find([str(path)])[0]
         if not isinstance(found, Files) or found.archive is not None or PATH not in found.given:

@@ -45,6 +45,8 @@ LIKE = "best"
 """Of `pretrained`: whose pixels a network sees that comes without a model."""
 FILE, NUMBERS = "model.safetensors", "learned.json"
 HELD_OUT, SEED = 0.2, 1
+MANY = 50
+"""Galaxies held out, with fewer than which answers are not made more certain than the network has them."""
 RATES = (0.003, 0.01, 0.03)
 STEPS, LEAST, MOST = 200, 4, 30
 """A training takes about so many steps, in between 4 and 30 epochs."""
@@ -167,7 +169,8 @@ def _check_output(out: Path) -> None:
     if out.is_dir() and (out / CHOICE_FILE).exists():
         foreign = {path.name for path in out.iterdir()} - {CHOICE_FILE, ROOT, NUMBERS, SUMS, TRUST}
     else:
-        foreign = {out.name} if out.is_file() else {path.name for path in out.glob("*")}
+        files = [path for path in (out, *out.parents) if path.exists() and not path.is_dir()]
+        foreign = {str(path) for path in files} or {path.name for path in out.glob("*")}
     if foreign:
         raise HiwlError(f"{out}: holds {', '.join(sorted(foreign)[:3])}, and would be replaced; name a new folder")
 
@@ -328,6 +331,9 @@ def _finish(folder: Path, node: Node, task: Task, taught: Ints, held_out: Ints, 
     seen = node.ask(task.pictures, held_out)
     labels = task.labels[held_out]
     temperature = fit_temperature(seen.logits, labels)
+    if len(labels) < MANY:  # few right answers say nothing for more certainty
+        temperature = max(1.0, temperature)
+        print(f"learn: {len(labels)} galaxies held out calibrate the answers; take probabilities and sets as rough")
     shares = average(seen.logits, temperature)
     known = task.pictures[torch.from_numpy(held_out)].numpy()
     Trust.fit(shares, labels, seen.features.numpy(), known, task.classes).save(folder)

@@ -60,7 +60,7 @@ def main(features: str, more: str | None, output: str) -> None:
         "galaxies": json.dumps(
             {"places": _between(places), "columns": [_column(shown[name]) for name in shown], "across": ACROSS}
             | {"shown": SHOWN, "sheets": _sheets(table, rows)}
-        ).replace("</", "<\\/"),
+        ).replace("<", r"\u003c"),  # so that no cell ends the script
     }
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(TEMPLATE.read_text()).render(values)
@@ -79,7 +79,8 @@ def _with(given: pd.DataFrame, path: Path, features: Path) -> pd.DataFrame:
     other = read_text_table(path)
     shared = [name for name in other if name in given and other[name].is_unique and given[name].is_unique]
     known = {str(name): int(other[name].isin(given[name].astype(str)).sum()) for name in shared}
-    key = max(known, key=lambda name: known[name], default="")
+    named = [name for name in known if known[name] and name.lower().endswith(("path", "id"))]  # a rank is unique too
+    key = max(named or known, key=lambda name: known[name], default="")
     if not known.get(key):
         raise HiwlError(f"{path}: no column tells galaxies as one of {features} does ({', '.join(map(str, given))})")
     print(f"map: {path} tells of {known[key]:,} of {len(given):,} galaxies, by {key}")
@@ -106,9 +107,7 @@ def _column(column: pd.Series) -> dict[str, Any]:
     """A column for the page: numbers, classes (their names and each galaxy's) or plain text."""
     name = str(column.name)
     if pd.api.types.is_numeric_dtype(column) and column.nunique() > 1:
-        values = [_shown(cell) for cell in column]
-        is_name = pd.api.types.is_integer_dtype(column) and column.is_unique  # such as an ID, which colours nothing
-        return {"name": name, "kind": "text" if is_name else "number", "values": values}
+        return {"name": name, "kind": "number", "values": [_shown(cell) for cell in column]}
     text = column.astype("string").fillna("")
     classes = sorted(text.unique().tolist())
     if 1 < len(classes) <= CLASSES:
