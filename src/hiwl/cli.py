@@ -32,6 +32,7 @@ WEIGHTS = {
     "default": "best",
     "help": "of pretrained/ (best), a folder, or MLflow's URI, such as models:/hiwl@champion",
 }
+FEATURES = {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"}
 COMMANDS = {
     "raw": Command("stages", "bring the survey in (simulated, your own files, or Kaggle's)"),
     "select": Command("stages", "the clean selection from the votes"),
@@ -106,7 +107,7 @@ COMMANDS = {
         "the galaxies most like one, by their features: a table and a page",
         {
             "galaxy": {"help": "one of the table (path, file name, ID), or a picture"},
-            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--in": FEATURES,
             "--number": {"short": "-n", "type": int, "default": 20, "help": "how many (20)"},
             "--output": {
                 "short": "-o",
@@ -121,7 +122,7 @@ COMMANDS = {
         "verbs",
         "the oddest galaxies, by their features and by what you say of some: a ranking and a page",
         {
-            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--in": FEATURES,
             "--answers": {
                 "metavar": "FILE",
                 "help": "a table of galaxies (path or ID) and `answer`, 1 (dull) to 5 (features' name, .answers.csv)",
@@ -136,7 +137,7 @@ COMMANDS = {
         "verbs",
         "all galaxies of a table on one page, alike ones near each other, with their pictures",
         {
-            "--in": {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"},
+            "--in": FEATURES,
             "--with": {
                 "dest": "more",
                 "metavar": "FILE",

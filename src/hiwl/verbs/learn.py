@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -57,10 +57,9 @@ class Start(NamedTuple):
 
     backbone: str
     pretrained: str
-    """As `train.pretrained`; of a model, its folder."""
+    """As `train.pretrained`."""
     weights: Path | None
     """The file of weights or the model's checkpoint, where there is one."""
-    is_model: bool
     seen: dict[str, Any]
     """`input`, `mean`, `std`: how the pixels come in."""
     pack: dict[str, Any]
@@ -76,26 +75,20 @@ class Start(NamedTuple):
         seen = {name: node[name] for name in ("input", "mean", "std")}
         pack = {name: choice[name] for name in ("crop", "side", "small", "fits") if name in choice}
         if is_model:
-            return cls(node["backbone"], str(folder), folder / ROOT / node["file"], True, seen, pack)
+            checkpoint = folder / ROOT / node["file"]
+            return cls(node["backbone"], sha256(checkpoint), checkpoint, seen, pack)
         if weights != "scratch":  # what has seen other pictures expects them as they were
             seen |= dict(zip(("mean", "std"), backbones.normalisation(network, weights), strict=True))
         if not weights.endswith(".safetensors"):
-            return cls(network, weights, None, False, seen, pack)
+            return cls(network, weights, None, seen, pack)
         if not Path(weights).is_file():
             raise HiwlError(f"--start {start}: {weights} not found")
-        return cls(network, sha256(Path(weights)), Path(weights), False, seen, pack)
+        return cls(network, sha256(Path(weights)), Path(weights), seen, pack)
 
     def network(self, classes: int) -> nn.Module:
         """With a new last layer for so many classes."""
         torch.manual_seed(SEED)
-        if not self.is_model:
-            model = backbones.create(self.backbone, classes, self.pretrained, self.weights, "linear").model
-        else:
-            assert self.weights
-            model = backbones.create(self.backbone, classes, "scratch", None, "linear").model
-            heads = last_layers(model)
-            kept = {key: value for key, value in load_file(self.weights).items() if not key.startswith(heads)}
-            model.load_state_dict(kept, strict=False)
+        model = backbones.create(self.backbone, classes, self.pretrained, self.weights, "linear").model
         side = self.seen["input"]
         try:
             with torch.inference_mode():
