@@ -19,6 +19,7 @@ from hiwl.model.classifier import predict
 from hiwl.model.preprocess import Preprocess
 from hiwl.training import augment
 from hiwl.training.data import NodeData, epoch_order
+from hiwl.training.depthwise import quicken
 from hiwl.training.distances import ByPairs, ByProxies
 from hiwl.training.learner import Learner
 from hiwl.training.losses import Loss, Output, SoftCrossEntropy, WithAnswers, mix
@@ -48,6 +49,8 @@ class Trainer:
         learner = Learner(model, self.recipe.answers > 0) if more else model
         self._loss = _loss_of(self.recipe, data, model, fabric.device)
         on_gpu = fabric.device.type == "cuda"
+        if fabric.device.type == "cpu" and not compiled:
+            quicken(learner)
         # The rate is set before every step.
         sgd = self.recipe.optimiser
         optimiser = torch.optim.SGD(
