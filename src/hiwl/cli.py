@@ -225,6 +225,10 @@ COMMANDS = {
             "--votes": {"metavar": "FILE", "help": "the competition's table"},
             "--mixture": {"metavar": "FILE", "help": "such a table of galaxies drawn without regard to class"},
             "--splits": {"default": "data/splits/splits.csv", "metavar": "FILE", "help": "(data/splits/splits.csv)"},
+            "--train": {
+                "choices": ["head", "all"],
+                "help": "instead of frozen features, the networks that made them, as `hiwl learn --train` teaches them",
+            },
         },
     ),
     "figures": Command("verbs", "of the chosen models: t-SNE of features, Grad-CAM, every error as a picture"),

@@ -2,6 +2,8 @@
 labels? Judged by the volunteers' votes (the three tools of Walmsley et al. 2022).
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from hiwl.measure.interest import Interest
+from hiwl.measure.interest import AT_ONCE, Interest
 from hiwl.measure.intervals import over_galaxies
 from hiwl.model.components import Features, directions
 from hiwl.model.probe import fit_probe, logits
@@ -111,9 +113,9 @@ def _search(features: Features, oddness: Floats, chance: np.random.Generator | N
     apart = apart_of(features)
     interest, known = Interest(features, apart), dict[int, float]()
     yield 0, apart
-    while len(known) < min(ANSWERS[-1], len(oddness) - 10):
+    while len(known) < min(ANSWERS[-1], len(oddness) - AT_ONCE):
         unknown = [row for row in range(len(oddness)) if row not in known]
-        asked = interest.next() if chance is None else chance.choice(unknown, 10, replace=False)
+        asked = interest.next() if chance is None else chance.choice(unknown, AT_ONCE, replace=False)
         known |= {int(row): float(answer[row]) for row in asked}
         interest.learn(known)
         if len(known) in ANSWERS:
@@ -151,31 +153,45 @@ def apart_of(features: Features) -> Floats:
 
 
 def learning(features: Features, tag: Tag, name: str) -> dict[str, dict[str, list[float]]]:
-    """A linear probe for a tag from few labels, tested on all other galaxies of which it is known.
-
-    By number of labels, as far as there are galaxies: `accuracy` of telling apart as many with and without it, `auroc`
-    and `average_precision`, one number a seed. Half of the labels have the tag, and at most half of all that have it
-    are labelled. The labels depend on the seed alone, so that features are compared on the same.
-    """
-    rows = np.flatnonzero(tag.known)
-    values, has = features[rows], tag.has[rows]
+    """A linear probe for a tag from few labels, tested on all other galaxies of which it is known: by number of labels,
+    :func:`told_apart`, one number a seed. Features are compared on the same labels."""
     found: dict[str, dict[str, list[float]]] = {}
-    for number in tqdm(LABELS, f"labels, {name}", leave=False):
-        if number > len(rows) // 2:
-            break
-        for seed in SEEDS:
-            taught = _labelled(has, number, np.random.default_rng(seed))
-            asked = np.setdiff1d(np.arange(len(rows)), taught)
-            said = logits(values[asked], fit_probe(values[taught], np.eye(2)[has[taught].astype(int)]))
-            score, truth = said[:, 1] - said[:, 0], has[asked]
-            told = {
-                "accuracy": float(((score > 0) == truth)[truth].mean() + ((score > 0) == truth)[~truth].mean()) / 2,
-                "auroc": float(roc_auc_score(truth, score)),
-                "average_precision": float(average_precision_score(truth, score)),
-            }
-            for measure, value in told.items():
-                found.setdefault(str(number), {}).setdefault(measure, []).append(value)
+    for draw in tqdm(list(draws(tag)), f"labels, {name}", leave=False):
+        layer = fit_probe(features[draw.taught], np.eye(2)[tag.has[draw.taught].astype(int)])
+        for measure, value in told_apart(logits(features[draw.asked], layer), tag.has[draw.asked]).items():
+            found.setdefault(str(draw.number), {}).setdefault(measure, []).append(value)
     return found
+
+
+class Draw(NamedTuple):
+    """So many labels drawn with a seed: the rows of galaxies labelled, and of all others of which the tag is known."""
+
+    number: int
+    seed: int
+    taught: Ints
+    asked: Ints
+
+
+def draws(tag: Tag) -> Iterator[Draw]:
+    """By number of labels, as far as there are galaxies, and seed. Half of the labels have the tag, and at most half of
+    all that have it are labelled. They depend on the seed alone."""
+    rows = np.flatnonzero(tag.known)
+    for number, seed in itertools.product(LABELS, SEEDS):
+        if number <= len(rows) // 2:
+            taught = _labelled(tag.has[rows], number, np.random.default_rng(seed))
+            yield Draw(number, seed, rows[taught], np.delete(rows, taught))
+
+
+def told_apart(logits: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """How well (n, 2) logits, without and with a tag, tell apart who has it: `accuracy`, the mean of both kinds;
+    `auroc` and `average_precision`."""
+    score = logits[:, 1] - logits[:, 0]
+    right = (score > 0) == has
+    return {
+        "accuracy": float(right[has].mean() + right[~has].mean()) / 2,
+        "auroc": float(roc_auc_score(has, score)),
+        "average_precision": float(average_precision_score(has, score)),
+    }
 
 
 def _labelled(has: npt.NDArray[np.bool_], number: int, rng: np.random.Generator) -> Ints:

@@ -133,13 +133,12 @@ def main(labels: str, output: str, images: str | None, column: list[str], start:
         (beside / ROOT).mkdir()
         node = _save(network, began, classes, beside)
         task, features = _look(given, classes, targets, node, began)
-        taught, held_out = _split(task)
+        taught, held_out = split(task)
         if train == "probe":
-            layer = fit_probe(features[taught], task.targets[taught])
+            _set_last(node.model, fit_probe(features[taught], task.targets[taught]))
             tried: dict[float, float | None] = {}
-            _set_last(node.model, layer)
         else:
-            tried = _train(node.model, began, task, taught, held_out, head=train == "head")
+            tried = teach(node.model, began, task, taught, held_out, head=train == "head")
         node = _save(node.model, began, classes, beside)
         said = _finish(beside, node, task, taught, held_out, began)
         said |= {"start": start, "backbone": began.backbone, "train": train, "validation_loss_by_rate": tried}
@@ -188,7 +187,7 @@ def _look(given: Files, classes: list[str], targets: Floats, node: Node, start: 
     return Task(classes, targets[is_good], seen_pictures), features[is_good]
 
 
-def _split(task: Task) -> tuple[Ints, Ints]:
+def split(task: Task) -> tuple[Ints, Ints]:
     """Rows to learn from and rows held out, where there are classes within each."""
     counts = np.bincount(task.labels, minlength=len(task.classes))
     if len(task.labels) < 2 * len(task.classes) or (counts.min() < 2 and not task.is_soft):
@@ -202,7 +201,7 @@ def _split(task: Task) -> tuple[Ints, Ints]:
     return np.sort(taught), np.sort(checked)
 
 
-def _train(
+def teach(
     model: nn.Module, start: Start, task: Task, taught: Ints, held_out: Ints, head: bool
 ) -> dict[float, float | None]:
     """Train `model` at the rate whose loss on the galaxies held out is least; give that of each rate."""

@@ -1,7 +1,8 @@
 """`hiwl worth NAME=FEATURES...`: what features are worth, judged by the votes on galaxies that no training has seen.
 
 Each of `hiwl embed`'s tables, of pictures named after their galaxies, leaves a record ``results/features/<name>.json``;
-NAME=FILE+FILE joins two. Renews ``docs/results/features.md`` and its picture from all records.
+NAME=FILE+FILE joins two. With `--train`, the networks that made the features go on learning from few labels instead
+(:mod:`hiwl.verbs.taught`). Renews ``docs/results/features.md`` and its picture from all records.
 """
 
 import io
@@ -27,6 +28,8 @@ from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
 from hiwl.verbs.embed import How
 from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.taught import RECORDS as TAUGHT
+from hiwl.verbs.taught import Curves
 
 RECORDS = Path("results/features")
 PAGE, PICTURE = Path("docs/results/features.md"), Path("docs/results/features.svg")
@@ -36,7 +39,7 @@ PIXELS = "pixels"
 LEARNED = ("ring", "bar", "merger", "tight arms")
 
 
-def main(features: list[str], votes: str | None, mixture: str | None, splits: str) -> None:
+def main(features: list[str], votes: str | None, mixture: str | None, splits: str, train: str | None) -> None:
     """Measure, and renew the page.
 
     Raises:
@@ -52,14 +55,17 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
         tables = [FeatureTable(Path(path)) for path in paths.split("+")]
         judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
         data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
-        _measure(
-            name,
-            _joined(tables, judged),
-            judged,
-            {"features": [_without_place(table.how) for table in tables], "data": data},
-        )
+        said = {"features": [_without_place(table.how) for table in tables], "data": data, "galaxies": len(judged)}
+        if train:
+            if len(tables) > 1:
+                raise HiwlError(f"{given}: --train teaches one network; give one table of features")
+            pictures = tables[0].given["path"].iloc[judged["row_0"].to_numpy(int)].tolist()
+            tags = worth.tags_of(judged[COLUMNS], judged["class"])
+            Curves(name, tables[0].how.weights, train, said).measure(pictures, {tag: tags[tag] for tag in LEARNED})
+            continue
+        _measure(name, _joined(tables, judged), judged, said)
         if not _is_of(data, RECORDS / f"{PIXELS}.json"):
-            _measure(PIXELS, _pixels(tables[0], judged), judged, {"features": [], "data": data})
+            _measure(PIXELS, _pixels(tables[0], judged), judged, said | {"features": []})
     write_page()
     print(f"worth: {PAGE}")
 
@@ -117,7 +123,6 @@ def _measure(name: str, features: Features, judged: pd.DataFrame, said: dict[str
     oddness, of_natural = judged[worth.ODD].to_numpy(np.float64)[natural], features[natural]
     record = {
         **said,
-        "galaxies": len(judged),
         "width": features.shape[1],
         "tags": {tag: of_tag.words for tag, of_tag in tags.items()},
         "similar": {tag: worth.similar(features, of_tag) for tag, of_tag in tags.items()},
@@ -140,7 +145,7 @@ def write_page() -> None:
     if not found:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
     first = next(iter(found.values()))
-    if other := [name for name, one in found.items() if any(one[key] != first[key] for key in ("data", "galaxies"))]:
+    if other := [name for name, one in found.items() if not _alike(one, first)]:
         raise HiwlError(
             f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
         )
@@ -151,15 +156,38 @@ def write_page() -> None:
         "LABELS": worth.LABELS,
         "ANSWERS": worth.ANSWERS,
         "order": _order,
+        "of_draws": _of_draws,
         "in_order": _in_order,
     }
-    text = environment.from_string(TEMPLATE.read_text()).render(sets=found, first=first, thresholds=worth.THRESHOLDS)
+    taught = [json.loads(path.read_text()) for path in sorted(TAUGHT.glob("*.json"))]
+    text = environment.from_string(TEMPLATE.read_text()).render(
+        sets=found, first=first, thresholds=worth.THRESHOLDS, taught=[one for one in taught if _alike(one, first)]
+    )
     write_text(PAGE, text + "\n")
     save(_draw(found), PICTURE)
 
 
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two records are of the same galaxies."""
+    return bool(one["data"] == other["data"] and one["galaxies"] == other["galaxies"])
+
+
+def _of_draws(taught: dict[str, Any], probes: dict[str, Any], tag: str, number: str) -> dict[str, Any] | None:
+    """AUROC of networks taught and of probes on the same draws of labels, as far as the networks are there."""
+    by_seed = taught["learning"].get(tag, {}).get(number, {})
+    if not by_seed:
+        return None
+    seeds = sorted(map(int, by_seed))
+    probed = probes["learning"][tag][number]["auroc"]
+    return {
+        "taught": [by_seed[str(seed)]["auroc"] for seed in seeds],
+        "probed": [probed[worth.SEEDS.index(seed)] for seed in seeds],
+    }
+
+
 def _spread(values: list[float], digits: int = 3) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def _order(sets: dict[str, Any], tag: str, better: str, worse: str) -> list[str]:
