@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiwl.core.sums import write_sums
 from hiwl.model.torchvision_mend import mend_torchvision
 
 mend_torchvision()
@@ -24,7 +25,7 @@ from torchvision import transforms
 from common import galaxies, in_folder, machine, seconds, spread
 from hiwl.model import backbones
 from hiwl.model.answer import Model
-from hiwl.model.classifier import Classifier, Node, write_sums
+from hiwl.model.classifier import Classifier, Node
 from hiwl.model.pixels import decode
 from hiwl.training.export import export
 from hiwl.verbs.classify import main as classify

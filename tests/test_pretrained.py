@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiwl.core.files import SUMS
-from hiwl.model.classifier import Classifier, check_sums
+from hiwl.core.sums import SUMS, check_sums
+from hiwl.model.classifier import CHOICE_FILE, Classifier
 from hiwl.model.pixels import decode
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ def test_there_are_some_and_together_they_are_small() -> None:
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
 def test_they_are_what_their_sums_and_cards_say(folder: Path) -> None:
-    check_sums(folder)
+    check_sums(folder, CHOICE_FILE)
     card = (folder / "README.md").read_text()
     assert all(line.split()[0] in card for line in (folder / SUMS).read_text().splitlines())
     metrics = json.loads((folder / "record.json").read_text())["metrics"]

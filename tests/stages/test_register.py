@@ -26,8 +26,9 @@ import hiwl
 from hiwl.core import tracking
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_json
+from hiwl.core.sums import check_sums, write_sums
 from hiwl.model import backbones
-from hiwl.model.classifier import Classifier, check_sums, write_sums
+from hiwl.model.classifier import CHOICE_FILE, Classifier
 from hiwl.model.pixels import PackParams, decode
 from hiwl.stages import register
 from hiwl.verbs import adopt, promote, publish, restore
@@ -230,7 +231,7 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     seen = torch.rand(2, 3, *timms.pretrained_cfg["input_size"][1:])
     assert torch.allclose(timms(seen), mine.model.eval()(seen), atol=1e-5)
     assert tuple(timms.pretrained_cfg["mean"]) == mine.preprocess.mean
-    check_sums(folder)
+    check_sums(folder, CHOICE_FILE)
     card = (folder / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "timm"  # what a model hub reads
     accuracy = json.loads((folder / "record.json").read_text())["metrics"]["test_accuracy"]

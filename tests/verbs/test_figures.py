@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from hiwl.core.errors import HiwlError
+from hiwl.core.sums import write_sums
 from hiwl.measure.gradcam import LAYERS
-from hiwl.model.classifier import write_sums
 from hiwl.model.tree import Tree
 from hiwl.verbs import figures
 from hiwl.verbs.figures import errors, nodes_above

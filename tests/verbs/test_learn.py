@@ -8,8 +8,9 @@ import torch
 
 import hiwl
 from hiwl.core.errors import HiwlError
+from hiwl.core.sums import check_sums
 from hiwl.model import backbones
-from hiwl.model.classifier import check_sums
+from hiwl.model.classifier import CHOICE_FILE
 from hiwl.verbs import learn
 from hiwl.verbs.labels import read_targets
 from hiwl.verbs.learn import Start, freeze_trunk
@@ -51,7 +52,7 @@ def test_what_was_learned_is_a_model_like_any_other(
     said = capsys.readouterr().out
     assert "1 pictures cannot be read, first broken.png" in said
     assert "blue, red from 32 galaxies" in said
-    check_sums(out)
+    check_sums(out, CHOICE_FILE)
     answers = hiwl.load(str(out))([labels.parent / f"{number}.png" for number in range(10)])
     assert answers["error"].isna().all()
     if train != "head":  # a random trunk need not tell much

@@ -19,9 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SUMS = "SHA256SUMS"
-"""The file of a model's folder that says what each of its files contains."""
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

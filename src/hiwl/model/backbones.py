@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import SUMS, sha256
+from hiwl.core.files import sha256
 from hiwl.core.layout import PRETRAINED
+from hiwl.core.sums import SUMS, read_sums
 from hiwl.model.features import last_layers
 from hiwl.model.torchvision_mend import mend_torchvision
 
@@ -169,8 +170,7 @@ def _find(name: str, expected: str, weights: Path | None) -> Path:
 def _published(expected: str) -> Path | None:
     """Where one of the published weights has this content."""
     for sums in sorted(PRETRAINED.glob(f"*/{SUMS}")):
-        for line in sums.read_text().splitlines():
-            content, name = line.split("  ", 1)
+        for name, content in read_sums(sums.parent).items():
             path = sums.parent / name
             if content == expected and path.is_file() and sha256(path) == expected:
                 return path

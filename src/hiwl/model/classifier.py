@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hiwl.core.errors import HiwlError
-from hiwl.core.files import SUMS, sha256, write_text
 from hiwl.core.settings import settings
+from hiwl.core.sums import check_sums, write_sums
 from hiwl.model import backbones
 from hiwl.model.components import FILE as COMPONENTS
 from hiwl.model.features import penultimate, width
@@ -149,7 +148,7 @@ class Classifier:
         Raises:
             HiwlError: a file is missing, or not what ``SHA256SUMS`` beside it says.
         """
-        check_sums(folder)
+        check_sums(folder, CHOICE_FILE)
         choice = json.loads((folder / CHOICE_FILE).read_text())
         device = device_of(accelerator)
         nodes = {name: Node(one, folder / name / one["file"], device) for name, one in choice["nodes"].items()}
@@ -197,43 +196,6 @@ def copy_model(folder: Path, to: Path) -> None:
             if (folder / node / file).exists():
                 shutil.copyfile(folder / node / file, to / node / file)
     write_sums(to)
-
-
-def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` of every file in `folder` but a card, which may name them."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    listed = [name for name in names if name not in (SUMS, "README.md")]
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in listed))
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """By file: its SHA-256, as ``SHA256SUMS`` has it.
-
-    Raises:
-        HiwlError: there is no such file.
-    """
-    try:
-        lines = (folder / SUMS).read_text().splitlines()
-    except FileNotFoundError:
-        raise HiwlError(f"{folder / SUMS}: not found; `dvc repro` makes a model, `dvc pull` brings it") from None
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-
-
-def check_sums(folder: Path) -> None:
-    """See to it that every file in `folder` is what ``SHA256SUMS`` there says.
-
-    Raises:
-        HiwlError: naming those that are missing or not.
-    """
-    expected = read_sums(folder)
-    wrong = [name for name, digest in expected.items() if not _is(folder / name, digest)]
-    if wrong or CHOICE_FILE not in expected:
-        names = ", ".join(wrong or [CHOICE_FILE])
-        raise HiwlError(f"{folder}: {names}: missing, or not as in {SUMS}; get the folder anew from where it came")
-
-
-def _is(path: Path, digest: str) -> bool:
-    return path.exists() and sha256(path) == digest
 
 
 def device_of(accelerator: str) -> torch.device:

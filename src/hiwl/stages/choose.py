@@ -22,9 +22,10 @@ from hiwl.core.layout import CHOICE, NODES, PACKED_INDEX, SPLITS_TABLE, VALIDATI
 from hiwl.core.record import Record, run_name, started_here
 from hiwl.core.section import read_params, read_section
 from hiwl.core.settings import settings
+from hiwl.core.sums import write_sums
 from hiwl.measure.retrieval import retrieval
 from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
-from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of, write_sums
+from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of
 from hiwl.model.components import Components, Features, sample
 from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ROOT, ChooseParams, Floats, HierarchyParams, Ints, Tree, route

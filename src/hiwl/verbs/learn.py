@@ -20,15 +20,16 @@ from torch import nn
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import SUMS, replacing_folder, sha256, write_json
+from hiwl.core.files import replacing_folder, sha256, write_json
 from hiwl.core.layout import pretrained
 from hiwl.core.registry import weights_folder
 from hiwl.core.settings import settings
+from hiwl.core.sums import SUMS, write_sums
 from hiwl.measure.intervals import wilson
 from hiwl.model import backbones
 from hiwl.model.answer import Model
 from hiwl.model.calibration import fit_temperature
-from hiwl.model.classifier import CHOICE_FILE, Classifier, Node, average, write_sums
+from hiwl.model.classifier import CHOICE_FILE, Classifier, Node, average
 from hiwl.model.components import Components, Features
 from hiwl.model.features import last_layers
 from hiwl.model.probe import fit_probe

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 import hiwl
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import SUMS, alone, digest, replacing, write_json
+from hiwl.core.files import alone, digest, replacing, write_json
+from hiwl.core.sums import SUMS
 from hiwl.model.answer import is_nothing
 from hiwl.survey.inputs import Input, find
 

@@ -23,9 +23,10 @@ from hiwl.core.files import digest, replacing_folder, sha256, write_json, write_
 from hiwl.core.layout import CHOICE, PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.core.record import Record, check_data, read_evaluated, results_folder
 from hiwl.core.settings import settings
+from hiwl.core.sums import read_sums, write_sums
 from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.model.backbones import create, library_of
-from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier, read_sums, write_sums
+from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier
 from hiwl.model.components import FILE as COMPONENTS
 from hiwl.model.tree import Ints
 from hiwl.model.trust import TRUST

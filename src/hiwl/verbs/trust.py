@@ -24,12 +24,13 @@ from hiwl.core.files import replacing_folder, sha256, write_json, write_text
 from hiwl.core.layout import PACKED_IMAGES, PRETRAINED, RAW_IMAGES, SPLITS_TABLE
 from hiwl.core.record import Record, read_results
 from hiwl.core.section import read_section
+from hiwl.core.sums import read_sums, write_sums
 from hiwl.measure import others, reliability
 from hiwl.measure.intervals import student
 from hiwl.measure.plots import save
 from hiwl.model.answer import Model
 from hiwl.model.calibration import fit_sure
-from hiwl.model.classifier import CHOICE_FILE, Classifier, average, read_sums, write_sums
+from hiwl.model.classifier import CHOICE_FILE, Classifier, average
 from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.tree import ROOT, Floats, Tree
 from hiwl.model.trust import Trust
