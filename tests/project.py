@@ -94,7 +94,8 @@ class Project:
 
 def recipes(tree: str) -> dict[str, Any]:
     """For `train.nodes`."""
-    return {name: {"sampling": {"kind": "weighted"}} if name == "narrow" else {} for name in TREES[tree]}
+    found = {name: {"start": "pretrained"} for name in TREES[tree]}
+    return found | ({"narrow": {"start": "pretrained", "sampling": {"kind": "weighted"}}} if "narrow" in found else {})
 
 
 def tiny_params(tree: str) -> dict[str, Any]:
@@ -173,7 +174,8 @@ def make(folder: Path, tree: str = "flat") -> Project:
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
     (folder / "models/nodes").mkdir(parents=True)
-    shutil.copy(ROOT / "models/nodes/.gitignore", folder / "models/nodes/.gitignore")
+    for name in (".gitignore", "pretrained"):
+        shutil.copy(ROOT / "models/nodes" / name, folder / "models/nodes" / name)
     project = Project(folder)
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.change(**tiny_params(tree))

@@ -84,7 +84,7 @@ GROUPS = ("survey", "hierarchy", "recipe", "backbone")
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in chosen(group)])
 def test_every_choice_in_conf_is_valid(group: str, name: str) -> None:
     params = Params.parse(compose([f"{group}={name}"]))
-    params.train.check_nodes(Tree(params.hierarchy.nodes))
+    params.train.check_nodes(Tree(params.hierarchy.nodes), params.hierarchy.name)
 
 
 @pytest.mark.parametrize("name", chosen("study"))
@@ -116,7 +116,28 @@ def test_the_neutral_recipe_is_what_the_classes_have_by_default() -> None:
     text = (Path(__file__).parents[1] / "conf/recipe/_neutral.yaml").read_text()
     named = RecipeParams.parse(yaml.safe_load(text) | {"name": "n", "epochs": 1, "batch": 2, "learning_rate": 1})
     assert named == RecipeParams(name="n", epochs=1, batch=2, learning_rate=1)
-    assert set(yaml.safe_load(text)) == set(RecipeParams.model_fields) - {"name", "epochs", "batch", "learning_rate"}
+    of_each_recipe, of_each_node = {"name", "epochs", "batch", "learning_rate"}, {"start"}
+    assert set(yaml.safe_load(text)) == set(RecipeParams.model_fields) - of_each_recipe - of_each_node
+
+
+@pytest.mark.parametrize(
+    ("node", "start", "said"),
+    [
+        ("narrow", "paper/root", None),
+        ("root", "paper/root", "is none of pretrained$"),
+        ("narrow", "root", "is none of pretrained, paper/root"),
+    ],
+)
+def test_a_node_starts_from_what_is_pretrained_or_the_node_above(
+    committed: dict[str, Any], node: str, start: str, said: str | None
+) -> None:
+    train = committed["train"] | {"nodes": committed["train"]["nodes"] | {node: {"start": start}}}
+    params, tree = TrainParams.parse(train, "train"), Tree(committed["hierarchy"]["nodes"])
+    if said is None:
+        params.check_nodes(tree, "paper")
+    else:
+        with pytest.raises(HiwlError, match=rf"train\.nodes\.{node}\.start: '{start}' {said}"):
+            params.check_nodes(tree, "paper")
 
 
 def test_a_part_of_a_recipe_is_merged_and_one_of_another_kind_replaces_it(committed: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def check_params() -> None:
     """Raise HiwlError unless every section of params.yaml is in order, so that no stage starts on half of them."""
     params = Params.parse(read_params())
     tree = Tree(params.hierarchy.nodes)
-    params.train.check_nodes(tree)
+    params.train.check_nodes(tree, params.hierarchy.name)
     if params.select.expected is not None:
         tree.check_classes({name for name, number in params.select.expected.items() if number})
 

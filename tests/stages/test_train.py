@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from hiwl.core.files import sha256
 from project import Project, environment, free_port, make
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("packed")]
@@ -79,3 +82,29 @@ def test_two_processes_train_as_one_does(packed: Project, tmp_path: Path) -> Non
     assert history["training_loss"].to_numpy() == pytest.approx(alone["training_loss"].to_numpy(), rel=0.25)
     record = json.loads((project.folder / "models/nodes/flat/root/record.json").read_text())
     assert record["environment"]["processes"] == "2"
+
+
+def test_a_node_starts_from_the_best_of_the_node_above(packed: Project, tmp_path: Path) -> None:
+    project = packed.copy(tmp_path / "p")
+    project.plant("paper")
+    project.stages(("train", "root"))
+    train = project.read()["train"]
+    own = train["nodes"]["narrow"] | {"start": "paper/root", "learning_rate": 0.05, "backbone_rate": 1e-9}
+    project.change(train=train | {"nodes": train["nodes"] | {"narrow": own}})
+    project.stages(("train", "narrow"))
+    above, below = (project.folder / "models/nodes/paper" / node for node in ("root", "narrow"))
+    best, kept = (
+        folder / json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"] for folder in (above, below)
+    )
+    record = json.loads((below / "record.json").read_text())
+    assert record["columns"]["started_from"] == f"{best.name} (SHA-256 {sha256(best)[:12]})"
+    start, end = load_file(best), load_file(kept)
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    for name, value in start.items():
+        if not name.startswith("fc.") and not name.endswith(counted):  # at so small a rate they stay
+            torch.testing.assert_close(end[name], value)
+    assert end["fc.weight"].shape == (2, start["fc.weight"].shape[1])
+
+    shutil.rmtree(above)
+    with pytest.raises(SystemExit):
+        project.stages(("train", "narrow"))

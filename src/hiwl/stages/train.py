@@ -8,6 +8,7 @@ After every epoch the whole state is kept in ``.work/train/<key>`` in the projec
 the result depends on; whoever starts the same training again goes on from there, to the same bits.
 """
 
+import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +33,7 @@ from hiwl.survey import packed, tables, votes
 from hiwl.training.augment import mirrored_order
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
-from hiwl.training.params import TrainParams
+from hiwl.training.params import PRETRAINED, TrainParams
 from hiwl.training.schedule import accuracies, is_over
 from hiwl.training.trainer import Trainer, seed_of
 
@@ -46,7 +47,7 @@ def main(node: str) -> None:
     tree = Tree(hierarchy.nodes)
     if node not in tree.nodes:
         raise HiwlError(f"{node}: not a node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
-    params.check_nodes(tree)
+    params.check_nodes(tree, hierarchy.name)
     data = read_data(tree, node, params.recipe_of(node))
     side = data.images.shape[1]
     if not 0.85 * side <= params.input <= side:
@@ -59,7 +60,8 @@ def main(node: str) -> None:
 def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData) -> list[dict[str, float]]:
     """Train to the end, write the node's folder, and give the history: one row an epoch."""
     here = settings()
-    key = _key(node, hierarchy, params, data)
+    pretrained, weights = _start(params, node)
+    key = _key(node, hierarchy, params, data, pretrained)
     work = project_root() / WORK / "train" / key
     held = ExitStack()
     torch.set_num_threads(max(1, here.threads // here.devices))
@@ -77,7 +79,7 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
     state = fabric.broadcast(state)  # other machines do not see the file
     dimension = params.recipe_of(node).dimension
     children = len(data.children)
-    made = backbones.create(params.backbone, children, params.pretrained, here.weights, params.head, dimension)
+    made = backbones.create(params.backbone, children, pretrained, weights, params.head, dimension)
     trainer = Trainer(fabric, made.model, data, params, node, here.compile)
     if state is not None:
         trainer.load_state_dict(state)
@@ -134,7 +136,20 @@ def _launch(here: Settings) -> Fabric:
     return fabric
 
 
-def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData) -> str:
+def _start(params: TrainParams, node: str) -> tuple[str, Path | None]:
+    """What the node starts from, as `train.pretrained` would say it, and where that lies."""
+    start = params.recipe_of(node).start
+    if start == PRETRAINED:
+        return params.pretrained, settings().weights
+    folder = NODES / start
+    try:
+        best = json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"]
+    except FileNotFoundError:
+        raise HiwlError(f"train.nodes.{node}.start: {folder} holds no trained node; train it first") from None
+    return sha256(folder / best), folder / best
+
+
+def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData, pretrained: str) -> str:
     """Names everything that this training's result depends on: parameters, data and code."""
     package = Path(str(hiwl.__file__)).parent
     paths = [
@@ -146,6 +161,7 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
     ]
     code = {str(path.relative_to(package)): sha256(path) for path in paths}
     own = params.model_dump(exclude={"nodes", "recipe"}) | {"recipe": params.recipe_of(node).model_dump()}
+    own |= {"pretrained": pretrained}
     here = settings()
     run = [here.precision, here.devices * here.machines, here.compile, torch.__version__]
     return digest([node, hierarchy.nodes, own, data.sources, code, run])[:16]

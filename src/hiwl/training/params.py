@@ -110,6 +110,9 @@ class MultiSimilarity(Distances):
 Loss = CrossEntropy | ProxyNCA | NormalisedSoftmax | Contrastive | Triplet | MultiSimilarity
 
 
+PRETRAINED = "pretrained"
+
+
 class SGD(Section):
     """Stochastic gradient descent with momentum."""
 
@@ -142,8 +145,13 @@ class RecipeParams(Section):
     stopping: Literal["validation", "training"] = "validation"
     """Which loss: the validation set's (the paper's text) or that of training (its published code)."""
     batch: int = Field(gt=1)
+    start: str = PRETRAINED
+    """The weights that all but the last layer starts from: `train.pretrained`, or those of the node above, as
+    `<tree>/<node>`: its best checkpoint."""
     learning_rate: float = Field(gt=0)
     """The highest rate of the schedule."""
+    backbone_rate: float = Field(1, gt=0, le=1)
+    """Share of the rate at which all but the last layer learns."""
     schedule: Literal["cosine", "one-cycle"] = "one-cycle"
     """Cosine to 0, stepped once an epoch (the paper); or a rise over the first quarter and a cosine to 0, stepped
     with every batch."""
@@ -207,12 +215,16 @@ class TrainParams(Section):
             raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
         return type(self.recipe).parse(merge(self.recipe.model_dump(), own), f"train.nodes.{node}")
 
-    def check_nodes(self, tree: "Tree") -> None:
-        """Raise HiwlError unless there is a sound recipe for every node of the `tree` and for no other."""
+    def check_nodes(self, tree: "Tree", name: str) -> None:
+        """Raise HiwlError unless there is a sound recipe for every node of the `tree` called `name`, and no other."""
         if unknown := set(self.nodes) - set(tree.nodes):
             raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is not a node of the hierarchy")
         for node in tree.nodes:
-            mirrors = self.recipe_of(node).augment.mirrors
+            recipe = self.recipe_of(node)
+            starts = [PRETRAINED, *(f"{name}/{above}" for above, children in tree.nodes.items() if node in children)]
+            if recipe.start not in starts:
+                raise HiwlError(f"train.nodes.{node}.start: {recipe.start!r} is none of {', '.join(starts)}")
+            mirrors = recipe.augment.mirrors
             if unknown := {*mirrors, *mirrors.values()} - set(tree.classes):
                 raise HiwlError(
                     f"train.recipe.augment.mirrors: {', '.join(sorted(unknown))} is not a class of the tree"

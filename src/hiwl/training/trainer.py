@@ -16,6 +16,7 @@ from tqdm import tqdm
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import digest
 from hiwl.model.classifier import predict
+from hiwl.model.features import last_layers
 from hiwl.model.preprocess import Preprocess
 from hiwl.training import augment
 from hiwl.training.data import NodeData, epoch_order
@@ -54,7 +55,10 @@ class Trainer:
         # The rate is set before every step.
         sgd = self.recipe.optimiser
         optimiser = torch.optim.SGD(
-            learner.parameters(), momentum=sgd.momentum, weight_decay=sgd.weight_decay, fused=on_gpu or None
+            _groups(learner, model, self.recipe.backbone_rate),
+            momentum=sgd.momentum,
+            weight_decay=sgd.weight_decay,
+            fused=on_gpu or None,
         )
         trained: Any = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
@@ -100,7 +104,7 @@ class Trainer:
         for step, (pictures, target) in enumerate(self._progress(batches, targets)):
             rate = learning_rate(recipe, epoch, step, len(batches))
             for group in self._optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             whole = len(target)
             # Drawn for the whole batch, so that what is drawn does not depend on the number of processes; each takes
             # its share. (Batch normalisation sees a process's own share only, so results do depend on it a little.)
@@ -215,6 +219,16 @@ def _loss_of(recipe: RecipeParams, data: NodeData, network: nn.Module, device: t
 def seed_of(seed: int, node: str, epoch: int) -> int:
     """The seed for one epoch of one node; epoch 0: of the model's new weights."""
     return int(digest([seed, node, epoch])[:12], 16)
+
+
+def _groups(learner: nn.Module, model: nn.Module, share: float) -> list[dict[str, Any]]:
+    """All but what ends in the last layer, which learns at so large a share of the rate; and that, at all of it."""
+    head = model.get_submodule(last_layers(model)[0].split(".")[0])
+    new = {id(parameter) for parameter in head.parameters()}
+    new |= {id(parameter) for parameter in learner.parameters()} - {id(parameter) for parameter in model.parameters()}
+    backbone = [parameter for parameter in learner.parameters() if id(parameter) not in new]
+    rest = [parameter for parameter in learner.parameters() if id(parameter) in new]
+    return [{"params": backbone, "share": share}, {"params": rest, "share": 1.0}]
 
 
 def _is_still(layer: nn.Module) -> bool:
