@@ -71,8 +71,9 @@ class ProxyNCA(Distances):
     2017, equation 4); squared distances of unit vectors."""
 
     kind: Literal["proxy_nca"] = "proxy_nca"
-    scale: float = Field(8, gt=0)
-    """Distances are multiplied by it."""
+    scale: float = Field(2, gt=0)
+    """Distances are multiplied by it. The loss has no floor, so a large scale is a large rate: 8 answered 7 points worse
+    (six epochs of 6,000 galaxies)."""
 
 
 class NormalisedSoftmax(Distances):
