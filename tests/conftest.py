@@ -21,7 +21,8 @@ from runs import MINE, STUDY, plan_study
 ROOT = Path(__file__).parents[1]
 
 mend_torchvision()  # some tests import torchvision and timm themselves
-hypothesis.settings.register_profile("untimed", deadline=None)  # tests state behaviour, on however busy a machine
+# Tests state behaviour, on however busy a machine; thirty examples a run are many over a hundred runs.
+hypothesis.settings.register_profile("untimed", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("many", deadline=None, max_examples=10_000)  # pytest --hypothesis-profile many
 hypothesis.settings.load_profile("untimed")
 
