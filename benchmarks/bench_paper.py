@@ -170,6 +170,7 @@ def ours(size: Size, batch: int, steps: int, precision: Any, compiled: bool) -> 
         rows={"training": torch.arange(count, device=fabric.device)},
         labels={"training": torch.randint(0, CLASSES, (count,))},
         votes=None,
+        teachers=None,
         answers=None,
         children=[str(number) for number in range(CLASSES)],
         shares={},

@@ -34,6 +34,7 @@ def coloured(with_answers: bool = False) -> NodeData:
         rows=parts,
         labels={name: labels[rows] for name, rows in parts.items()},
         votes=None,
+        teachers=None,
         answers={name: answers[rows] for name, rows in parts.items()} if with_answers else None,
         children=["red", "green", "blue"],
         shares={},

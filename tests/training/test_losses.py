@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.core.errors import HiwlError
-from hiwl.training.losses import mix, smoothing_matrix, targets
+from hiwl.training.losses import blended, mix, smoothing_matrix
 
 
 def test_smoothing_is_the_papers_and_not_torchs() -> None:
@@ -31,7 +31,7 @@ def test_targets_are_shares_and_the_class_keeps_all_but_the_smoothing(
     ):
         assert matrix.sum(dim=1).tolist() == pytest.approx([1] * classes)
         assert matrix.diagonal().tolist() == pytest.approx([1 - smoothing] * classes)
-        found = targets(labels, matrix, votes, 0.3)
+        found = blended(matrix[labels], votes, 0.3)
         assert found.sum(dim=1).tolist() == pytest.approx([1] * len(labels))
 
 
@@ -48,7 +48,7 @@ def test_smoothing_by_similarity_follows_the_votes_that_are_known() -> None:
 
 def test_votes_take_their_share_of_the_target_where_they_are_known() -> None:
     votes = torch.tensor([[0.6, 0.4], [float("nan")] * 2])
-    found = targets(torch.tensor([0, 0]), smoothing_matrix(2, 0.1), votes, 0.5)
+    found = blended(smoothing_matrix(2, 0.1)[torch.tensor([0, 0])], votes, 0.5)
     assert found[0].tolist() == pytest.approx([0.75, 0.25])
     assert found[1].tolist() == pytest.approx([0.9, 0.1])
 

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     table: Path | None = Field(None, description="a survey of files: its table of classes or votes")
     votes: Path | None = Field(None, description="a survey of files by label: a table of votes on some of its galaxies")
     weights: Path | None = Field(None, description="safetensors file, or folder of <backbone>.safetensors")
+    teachers: Path | None = Field(None, description="folder of the tables that train.teachers names")
     kaggle_api_token: SecretStr | None = Field(
         None, validation_alias=_also("KAGGLE_API_TOKEN"), description="survey `kaggle`: the user's token there"
     )

@@ -48,7 +48,7 @@ def main(node: str) -> None:
     if node not in tree.nodes:
         raise HiwlError(f"{node}: not a node of the hierarchy; its nodes are {', '.join(tree.nodes)}")
     params.check_nodes(tree, hierarchy.name)
-    data = read_data(tree, node, params.recipe_of(node))
+    data = read_data(tree, node, params.recipe_of(node), params.teachers)
     side = data.images.shape[1]
     if not 0.85 * side <= params.input <= side:
         # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.

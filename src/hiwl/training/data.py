@@ -14,6 +14,7 @@ from hiwl.survey.packed import read_images, read_packed
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
 from hiwl.training.params import RecipeParams, Shuffled, Weighted
+from hiwl.training.teachers import read_teachers
 
 
 class NodeData(NamedTuple):
@@ -27,6 +28,8 @@ class NodeData(NamedTuple):
     votes: dict[str, Tensor] | None
     """By split: the volunteers' shares for the node's children, (n, children), NaN where they are not known; None
     where the recipe does not ask for them."""
+    teachers: dict[str, Tensor] | None
+    """By split: other models' shares for the node's children, as `votes`."""
     answers: dict[str, Tensor] | None
     """By split: the volunteers' answers to all questions, (n, 37) as in the competition's table, NaN where they are not
     known; None where the recipe does not ask for them."""
@@ -37,8 +40,8 @@ class NodeData(NamedTuple):
     """SHA-256 of every file read."""
 
 
-def read_data(tree: Tree, node: str, recipe: RecipeParams) -> NodeData:
-    """Everything below `node`, from the pack, the splits and, where the `recipe` asks for them, the votes."""
+def read_data(tree: Tree, node: str, recipe: RecipeParams, teachers: list[str]) -> NodeData:
+    """Everything below `node`, from the pack, the splits and, where the `recipe` asks for it, votes and `teachers`."""
     table = read_packed()
     tree.check_classes(set(table["class"]))
     label_of = tree.labels(node)
@@ -55,6 +58,7 @@ def read_data(tree: Tree, node: str, recipe: RecipeParams) -> NodeData:
         rows={name: torch.tensor(part["row"].to_numpy()) for name, part in parts.items()},
         labels={name: torch.tensor(part["class"].map(label_of).to_numpy()) for name, part in parts.items()},
         votes=_read_votes(tree, node, parts) if recipe.needs_votes else None,
+        teachers=_read_teachers(tree, node, parts, teachers) if recipe.has_teachers else None,
         answers=_read_answers(node, parts) if recipe.answers else None,
         children=tree.nodes[node],
         shares={str(k): int(n) for k, n in parts["training"]["class"].value_counts().items()},
@@ -69,15 +73,26 @@ def _read_votes(tree: Tree, node: str, parts: dict[str, pd.DataFrame]) -> dict[s
             f"{CLEAN_TABLE}: no votes for {', '.join(missing)}, but the recipe of {node} needs them "
             "(train.recipe.loss.votes, .smoothing_by): give them with the survey (raw.source.votes_sha256)"
         )
-    of_children = pd.concat(
-        [
-            clean[[f"votes_{leaf}" for leaf in tree.leaves(child)]].sum(axis=1, skipna=False)
-            for child in tree.nodes[node]
-        ],
-        axis=1,
-    )
+    return _of_children(tree, node, parts, clean.rename(columns=lambda name: name.removeprefix("votes_")))
+
+
+def _read_teachers(tree: Tree, node: str, parts: dict[str, pd.DataFrame], hashes: list[str]) -> dict[str, Tensor]:
+    said = read_teachers(hashes, tree.leaves(node))
+    if not parts["training"][ID].isin(said.index).any():
+        raise HiwlError(
+            f"train.teachers: they answer for no training galaxy of {node}, such as {parts['training'][ID].iloc[0]}"
+        )
+    return _of_children(tree, node, parts, said)
+
+
+def _of_children(tree: Tree, node: str, parts: dict[str, pd.DataFrame], of_leaves: pd.DataFrame) -> dict[str, Tensor]:
+    """By split, the shares of the node's children from those of the classes below them, a row a galaxy."""
+    sums = [of_leaves[tree.leaves(child)].sum(axis=1, skipna=False) for child in tree.nodes[node]]
+    of_children = pd.concat(sums, axis=1)
     shares = of_children.div(of_children.sum(axis=1), axis=0)
-    return {name: torch.tensor(shares.loc[part[ID]].to_numpy(), dtype=torch.float32) for name, part in parts.items()}
+    return {
+        name: torch.tensor(shares.reindex(part[ID]).to_numpy(), dtype=torch.float32) for name, part in parts.items()
+    }
 
 
 def _read_answers(node: str, parts: dict[str, pd.DataFrame]) -> dict[str, Tensor]:

@@ -43,10 +43,11 @@ class SoftCrossEntropy:
         taught = data.labels["training"]
         by_votes = data.votes["training"] if data.votes and params.smoothing_by == "similarity" else None
         smoothed = smoothing_matrix(len(data.children), params.smoothing, by_votes, taught)
-        self._targets = {
-            name: targets(labels, smoothed, data.votes[name] if data.votes else None, params.votes).to(device)
-            for name, labels in data.labels.items()
-        }
+        self._targets: dict[str, Tensor] = {}
+        for name, labels in data.labels.items():
+            found = blended(smoothed[labels], data.votes[name] if data.votes else None, params.votes)
+            found = blended(found, data.teachers[name] if data.teachers else None, params.teachers)
+            self._targets[name] = found.to(device)
         shares = torch.bincount(taught, minlength=len(data.children)) / len(taught)
         self._adjustment = (params.logit_adjustment * shares.log()).to(device)
 
@@ -125,15 +126,14 @@ def smoothing_matrix(
     return (1 - smoothing) * torch.eye(classes) + smoothing * others / others.sum(dim=1, keepdim=True)
 
 
-def targets(labels: Tensor, smoothed: Tensor, votes: Tensor | None, share: float) -> Tensor:
-    """(n, K) targets of n galaxies: the `smoothed` row of each one's class, and for `share` of it its own votes.
+def blended(targets: Tensor, told: Tensor | None, share: float) -> Tensor:
+    """(n, K) targets of n galaxies, `share` of which is what is `told` of them, by volunteers or other models.
 
-    `votes` (n, K) are shares of the volunteers, rows sum to 1 or are NaN where they are not known; None: nowhere.
+    Rows of `told` (n, K) sum to 1, or are NaN where nothing is known; None: nowhere.
     """
-    found = smoothed[labels]
-    if votes is None or share == 0:
-        return found
-    return torch.where(votes.isnan(), found, (1 - share) * found + share * votes)
+    if told is None or share == 0:
+        return targets
+    return torch.where(told.isnan(), targets, (1 - share) * targets + share * told)
 
 
 def mix(inputs: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:

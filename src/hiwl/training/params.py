@@ -55,6 +55,8 @@ class CrossEntropy(Section):
     galaxies of the class (the paper's future work; needs votes)."""
     votes: float = Field(0, ge=0, le=1)
     """Share of the target that is the volunteers' votes on the galaxy itself, where they are known."""
+    teachers: float = Field(0, ge=0, le=1)
+    """Share of the target that is what other models answer (`train.teachers`), where they do."""
     logit_adjustment: float = Field(0, ge=0)
     """So many times the logarithm of the classes' shares is added to the logits in training (Menon et al. 2021)."""
 
@@ -72,8 +74,8 @@ class ProxyNCA(Distances):
 
     kind: Literal["proxy_nca"] = "proxy_nca"
     scale: float = Field(2, gt=0)
-    """Distances are multiplied by it. The loss has no floor, so a large scale is a large rate: 8 answered 7 points worse
-    (six epochs of 6,000 galaxies)."""
+    """Distances are multiplied by it. The loss has no floor, so a large scale is a large rate: 8 was 7 points worse on
+    validation (six epochs of 6,000 galaxies)."""
 
 
 class NormalisedSoftmax(Distances):
@@ -175,6 +177,11 @@ class RecipeParams(Section):
         return isinstance(loss, CrossEntropy) and (loss.smoothing_by == "similarity" or loss.votes > 0)
 
     @property
+    def has_teachers(self) -> bool:
+        """Whether other models' answers are part of the targets."""
+        return isinstance(self.loss, CrossEntropy) and self.loss.teachers > 0
+
+    @property
     def dimension(self) -> int | None:
         """Of the embedding, where distances are learned."""
         return self.loss.dimension if isinstance(self.loss, Distances) else None
@@ -194,6 +201,8 @@ class TrainParams(Section):
     """A classifier of timm, torchvision or hiwl."""
     pretrained: str
     """`scratch`, `hub`, `hub:<tag>` (timm's), or the SHA-256 of a safetensors file (setting HIWL_WEIGHTS)."""
+    teachers: list[str] = Field([])
+    """SHA-256 of the tables of answers that are learned from (setting HIWL_TEACHERS), as their mean."""
     head: Head
     """How the new last layer is drawn (:func:`hiwl.model.backbones.create`)."""
     input: int = Field(gt=0)

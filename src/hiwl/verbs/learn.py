@@ -276,6 +276,7 @@ def _trainer(model: nn.Module, start: Start, task: Task, taught: Ints, held_out:
         rows=rows,
         labels={name: labels[part] for name, part in rows.items()},
         votes={name: shares[part] for name, part in rows.items()} if task.is_soft else None,
+        teachers=None,
         answers=None,
         children=task.classes,
         shares={},
