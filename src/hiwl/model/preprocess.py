@@ -6,10 +6,15 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from hiwl.model.pixels import Pixels
 
 Pictures = TypeVar("Pictures", Tensor, Pixels)
+
+
+CUT = 0.85
+"""Down to so large a share of the packed side the centre is cut out; what is smaller is the whole picture, scaled."""
 
 
 class Preprocess(NamedTuple):
@@ -22,12 +27,14 @@ class Preprocess(NamedTuple):
     """Of each band, of values in [0, 1]."""
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """The centre of (n, side, side, 3) uint8 pictures: (n, 3, size, size), normalised."""
+        """What is shown of (n, side, side, 3) uint8 pictures: (n, 3, size, size), normalised."""
         values = self.centre(pictures).permute(0, 3, 1, 2).float()
         return self.normalise(values).contiguous(memory_format=torch.channels_last)
 
     def centre(self, pictures: Pictures) -> Pictures:
-        """The central (n, size, size, 3) of (n, side, side, 3)."""
+        """The central (n, size, size, 3) of (n, side, side, 3); the whole, scaled, where that would lose much of it."""
+        if self.size < CUT * pictures.shape[1]:
+            return _scaled(pictures, self.size)
         start = (pictures.shape[1] - self.size) // 2
         return pictures[:, start : start + self.size, start : start + self.size]
 
@@ -35,6 +42,13 @@ class Preprocess(NamedTuple):
         """Normalise (n, 3, h, w) of values in [0, 255], in place."""
         scale, shift = _factors(self, values.device)
         return values.mul_(scale).add_(shift)
+
+
+def _scaled(pictures: Pictures, size: int) -> Pictures:
+    values = torch.as_tensor(pictures).permute(0, 3, 1, 2).float()
+    smaller = interpolate(values, (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
+    found = smaller.permute(0, 2, 3, 1).contiguous()
+    return found if isinstance(pictures, Tensor) else found.numpy()
 
 
 def view(pictures: Pixels, number: int) -> Pixels:

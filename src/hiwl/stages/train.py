@@ -50,9 +50,8 @@ def main(node: str) -> None:
     params.check_nodes(tree, hierarchy.name)
     data = read_data(tree, node, params.recipe_of(node), params.teachers)
     side = data.images.shape[1]
-    if not 0.85 * side <= params.input <= side:
-        # Training scales the crop to the input, evaluation cuts the centre out: far apart, they see other sizes.
-        raise HiwlError(f"train.input is {params.input}; it has to be between .85 and 1 of pack.side, which is {side}")
+    if params.input_of(node) > side:
+        raise HiwlError(f"train@{node}: its input is {params.input_of(node)} pixels; pack.side has {side} at most")
     history = fit(node, hierarchy, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
 
@@ -175,7 +174,7 @@ def _record(key: str, trainer: Trainer, hierarchy: HierarchyParams, data: NodeDa
         "tree": "-".join(hierarchy.nodes),
         "node": trainer.node,
         "backbone": params.backbone,
-        "input": params.input,
+        "input": params.input_of(trainer.node),
         "recipe": recipe.name,
         "seed": params.seed,
         "started_from": started_from,
@@ -219,7 +218,9 @@ def _write_node(folder: Path, trainer: Trainer, checkpoints: Checkpoints, record
             {
                 "node": trainer.node,
                 "children": data.children,
-                **{name: getattr(params, name) for name in ("backbone", "input", "mean", "std")},
+                "backbone": params.backbone,
+                "input": params.input_of(trainer.node),
+                **{name: getattr(params, name) for name in ("mean", "std")},
                 **({} if trainer.recipe.dimension is None else {"dimension": trainer.recipe.dimension}),
                 **(
                     {"mirrored": mirrored}

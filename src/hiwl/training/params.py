@@ -151,6 +151,8 @@ class RecipeParams(Section):
     start: str = PRETRAINED
     """The weights that all but the last layer starts from: `train.pretrained`, or those of the node above, as
     `<tree>/<node>`: its best checkpoint."""
+    input: int | None = Field(None, gt=0)
+    """Side of what the node sees; null: `train.input`."""
     learning_rate: float = Field(gt=0)
     """The highest rate of the schedule."""
     backbone_rate: float = Field(1, gt=0, le=1)
@@ -206,7 +208,7 @@ class TrainParams(Section):
     head: Head
     """How the new last layer is drawn (:func:`hiwl.model.backbones.create`)."""
     input: int = Field(gt=0)
-    """Side of what the model sees, in packed pixels; at most `pack.side`."""
+    """Side of what the model sees, at most `pack.side`: the centre, or the whole scaled (`preprocess.CUT`)."""
     mean: tuple[float, float, float]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Of each band, of values in [0, 1]."""
@@ -224,6 +226,10 @@ class TrainParams(Section):
         if "name" in own:
             raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
         return type(self.recipe).parse(merge(self.recipe.model_dump(), own), f"train.nodes.{node}")
+
+    def input_of(self, node: str) -> int:
+        """Side of what the node sees."""
+        return self.recipe_of(node).input or self.input
 
     def check_nodes(self, tree: "Tree", name: str) -> None:
         """Raise HiwlError unless there is a sound recipe for every node of the `tree` called `name`, and no other."""

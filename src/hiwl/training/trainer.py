@@ -79,7 +79,7 @@ class Trainer:
         images = _near(data.images, fabric)
         rows = {name: of_split.to(images.device) for name, of_split in data.rows.items()}
         self._data = data._replace(images=images, rows=rows)
-        self._preprocess = Preprocess(params.input, params.mean, params.std)
+        self._preprocess = Preprocess(params.input_of(node), params.mean, params.std)
         self._in_mirror = torch.tensor(augment.mirrored_order(self.recipe.augment, data.children), dtype=torch.long)
 
     def epoch(self) -> dict[str, float]:
