@@ -21,7 +21,7 @@ def measure(way: str) -> tuple[float, float]:
 
     from hiwl.core.memory import keep_freed_memory
     from hiwl.model.backbones import create
-    from hiwl.training.depthwise import quicken
+    from hiwl.training.depthwise import quicken_gradients
 
     if way in ("memory kept", "ours"):
         keep_freed_memory()
@@ -29,7 +29,7 @@ def measure(way: str) -> tuple[float, float]:
     inputs, target = torch.randn(BATCH, 3, SIZE, SIZE), torch.zeros(BATCH, dtype=torch.long)
     optimiser: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     if way == "ours":
-        quicken(model)
+        quicken_gradients(model)
     if way != "plain":
         # As hiwl.training.trainer does it.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -120,6 +120,20 @@ def test_the_neutral_recipe_is_what_the_classes_have_by_default() -> None:
     assert set(yaml.safe_load(text)) == set(RecipeParams.model_fields) - of_each_recipe - of_each_node
 
 
+@pytest.mark.parametrize("tree", [path.stem for path in Path("conf/hierarchy").glob("*.yaml")])
+def test_every_node_of_a_tree_says_what_it_starts_from(tree: str) -> None:
+    params = compose([f"hierarchy={tree}"])  # DVC makes a dependency of it
+    assert {node: own["start"] for node, own in params["train"]["nodes"].items()} == dict.fromkeys(
+        params["hierarchy"]["nodes"], "pretrained"
+    )
+
+
+def test_teachers_that_nobody_learns_from_are_told(committed: dict[str, Any]) -> None:
+    params = TrainParams.parse(committed["train"] | {"teachers": ["00"]}, "train")
+    with pytest.raises(HiwlError, match=r"train\.teachers: no node learns from them"):
+        params.check_nodes(Tree(committed["hierarchy"]["nodes"]), "paper")
+
+
 @pytest.mark.parametrize(
     ("node", "start", "said"),
     [

@@ -227,7 +227,7 @@ COMMANDS = {
             "--splits": {"default": "data/splits/splits.csv", "metavar": "FILE", "help": "(data/splits/splits.csv)"},
             "--train": {
                 "choices": ["head", "all"],
-                "help": "instead of frozen features, the networks that made them, as `hiwl learn --train` teaches them",
+                "help": "go on training the networks that made the features, as `hiwl learn --train` does",
             },
         },
     ),

@@ -56,6 +56,9 @@ def definition(parameters: dict[str, Any]) -> str:
     for name in ("recipe", "nodes"):
         content["train"].pop(name)
     recipes = {node: chosen_differently(chosen.train.recipe_of(node)) for node in chosen.hierarchy.nodes}
+    for recipe in recipes.values():
+        if "start" in recipe:
+            recipe["start"] = recipe["start"].rpartition("/")[2]  # without the tree's name
     return digest([content, recipes])[:16]
 
 

@@ -97,7 +97,7 @@ def test_a_node_starts_from_the_best_of_the_node_above(packed: Project, tmp_path
         folder / json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"] for folder in (above, below)
     )
     record = json.loads((below / "record.json").read_text())
-    assert record["columns"]["started_from"] == f"{best.name} (SHA-256 {sha256(best)[:12]})"
+    assert record["columns"]["started_from"] == f"paper/root: {best.name} (SHA-256 {sha256(best)[:12]})"
     start, end = load_file(best), load_file(kept)
     counted = ("running_mean", "running_var", "num_batches_tracked")
     for name, value in start.items():

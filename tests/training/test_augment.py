@@ -105,3 +105,10 @@ def test_a_winding_is_the_other_one_by_one_flip_and_itself_by_both() -> None:
     is_turned = [any(torch.allclose(one, whole.rot90(k, (1, 2)), atol=0.1) for k in (0, 2)) for one in seen]
     assert is_turned == (~draws.is_mirror).tolist()
     assert 60 < draws.is_mirror.sum() < 140
+
+
+def test_a_much_smaller_input_is_learned_as_it_is_evaluated() -> None:
+    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    draws = draw(2, 64, AugmentParams(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(augment(pictures, draws, preprocess), preprocess(pictures))

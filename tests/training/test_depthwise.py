@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from hiwl.training.depthwise import quicken
+from hiwl.training.depthwise import quicken_gradients
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ def test_same_answers_and_gradients(height: int, width: int, size: int) -> None:
     plain = nn.Conv2d(6, 6, size, padding=size // 2, groups=6, bias=False).double()
     quick = nn.Conv2d(6, 6, size, padding=size // 2, groups=6, bias=False).double()
     quick.load_state_dict(plain.state_dict())
-    quicken(quick)
+    quicken_gradients(quick)
     maps = torch.randn(3, 6, height, width, dtype=torch.float64)
     ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
     weights = torch.randn(3, 6, height, width, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_same_answers_and_gradients(height: int, width: int, size: int) -> None:
 
 def test_only_plain_depthwise_layers() -> None:
     network = timm.create_model("tf_efficientnet_lite0", num_classes=3)
-    quicken(network)
+    quicken_gradients(network)
     changed = [layer for layer in network.modules() if type(layer).__name__ == "_Depthwise"]
     assert changed and all(layer.groups == layer.in_channels and layer.stride == (1, 1) for layer in changed)
     strided = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]

@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.core.errors import HiwlError
-from hiwl.training.losses import blended, mix, smoothing_matrix
+from hiwl.training.data import NodeData
+from hiwl.training.losses import SoftCrossEntropy, blended, mix, smoothing_matrix
+from hiwl.training.params import CrossEntropy
 
 
 def test_smoothing_is_the_papers_and_not_torchs() -> None:
@@ -58,3 +60,12 @@ def test_mixing_keeps_shares_and_mixes_pictures_with_their_targets() -> None:
     mixed, mixed_target = mix(pictures, target, 0.75)
     assert mixed.flatten().tolist() == pytest.approx([0.5, 0.75, 1.75])
     assert mixed_target[0].tolist() == pytest.approx([0.75, 0, 0.25])
+
+
+def test_what_teachers_say_is_a_share_of_the_target_where_they_say_it() -> None:
+    labels = {"training": torch.tensor([0, 1]), "validation": torch.tensor([1])}
+    told = {"training": torch.tensor([[0.6, 0.4], [torch.nan, torch.nan]]), "validation": torch.tensor([[0.2, 0.8]])}
+    data = NodeData(torch.zeros(0), labels, labels, None, told, None, ["a", "b"], {}, {})
+    loss = SoftCrossEntropy(CrossEntropy(teachers=0.5), data, torch.device("cpu"))
+    assert torch.allclose(loss.targets("training"), torch.tensor([[0.8, 0.2], [0.0, 1.0]]))
+    assert torch.allclose(loss.targets("validation"), torch.tensor([[0.1, 0.9]]))

@@ -73,6 +73,7 @@ def test_other_classes_bring_a_tree_of_their_own_which_is_kept(mine: Path) -> No
     look(mine, table)
     params = compose(["survey=mine"])
     assert params["hierarchy"] == {"name": "mine", "nodes": {"root": ["1", "0", "NA"]}}
+    assert params["train"]["nodes"] == {"root": {"start": "pretrained"}}  # without which DVC reads no stage
     assert params["select"]["expected"] == {"1": 3, "0": 2, "NA": 1}
     assert run().set_index(ID)["class"].to_dict() == dict(zip(IDS, table["class"], strict=True))
     tree = Path("conf/hierarchy/mine.yaml")
@@ -80,6 +81,9 @@ def test_other_classes_bring_a_tree_of_their_own_which_is_kept(mine: Path) -> No
     kept = tree.read_text()
     look(mine, table)
     assert tree.read_text() == kept
+    tree.write_text(kept.replace("start: pretrained", "epochs: 3"))
+    with pytest.raises(HiwlError, match=r"train\.nodes\.root does not say what it starts from"):
+        look(mine, table)
     with pytest.raises(HiwlError, match="new is missing from the tree"):
         look(mine, table.assign(**{"class": ["1", "0", "new"] * 2}))
     assert compose(["survey=mine", "hierarchy=flat"])["hierarchy"]["name"] == "flat"

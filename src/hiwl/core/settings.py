@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         path = (uri or "").removeprefix("sqlite:///")
         return uri if uri == path or uri is None else f"sqlite:///{project_root() / path}"
 
-    @field_validator("images", "table", "votes", "weights", "kaggle_folder")
+    @field_validator("images", "table", "votes", "weights", "teachers", "kaggle_folder")
     @classmethod
     def _from_the_root(cls, path: Path | None) -> Path | None:
         """Relative places are the project root's, also where an experiment runs in a copy."""

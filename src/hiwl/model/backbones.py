@@ -192,7 +192,8 @@ def _take_all_but_head(model: "nn.Module", weights: dict[str, "Tensor"], name: s
     heads = last_layers(model)
 
     def is_body(key: str) -> bool:
-        return not (key.rpartition(".")[0] in heads or key.startswith("aux") or key.endswith("num_batches_tracked"))
+        is_head = any(key.startswith(f"{head}.") for head in heads)  # a single layer, or an embedding and its proxies
+        return not (is_head or key.startswith("aux") or key.endswith("num_batches_tracked"))
 
     own = {key: value for key, value in model.state_dict().items() if is_body(key)}
     theirs = {key: value for key, value in weights.items() if is_body(key)}

@@ -14,7 +14,7 @@ Pictures = TypeVar("Pictures", Tensor, Pixels)
 
 
 CUT = 0.85
-"""Down to so large a share of the packed side the centre is cut out; what is smaller is the whole picture, scaled."""
+"""From this share of the packed side upwards the centre is cut out; for a smaller input the whole is scaled down."""
 
 
 class Preprocess(NamedTuple):
@@ -49,6 +49,11 @@ def _scaled(pictures: Pictures, size: int) -> Pictures:
     smaller = interpolate(values, (size, size), mode="bilinear", antialias=True).round().to(torch.uint8)
     found = smaller.permute(0, 2, 3, 1).contiguous()
     return found if isinstance(pictures, Tensor) else found.numpy()
+
+
+def shown(size: int, side: int) -> float:
+    """Share of a packed picture's `side` that an input of `size` pixels shows."""
+    return size / side if size >= CUT * side else 1.0
 
 
 def view(pictures: Pixels, number: int) -> Pixels:

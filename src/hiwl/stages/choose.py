@@ -180,8 +180,9 @@ def _record(
     here: dict[str, Any],
 ) -> Record:
     root = nodes["root"]
-    shared = ("survey", "backbone", "input", "recipe", "seed", "started_from")
+    shared = ("survey", "backbone", "input", "recipe", "seed")
     columns = {"tree": "-".join(choice["hierarchy"])} | {name: root.columns[name] for name in shared}
+    columns["started_from"] = "; ".join(dict.fromkeys(str(run.columns["started_from"]) for run in nodes.values()))
     key = digest([choice, {name: run.key for name, run in nodes.items()}])[:16]
     return Record(
         key=key,

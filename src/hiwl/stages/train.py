@@ -29,7 +29,7 @@ from hiwl.core.section import check_unchanged, read_section
 from hiwl.core.settings import Settings, project_root, settings
 from hiwl.model import backbones
 from hiwl.model.tree import HierarchyParams, Tree
-from hiwl.survey import packed, tables, votes
+from hiwl.survey import packed, pictures, tables, votes
 from hiwl.training.augment import mirrored_order
 from hiwl.training.checkpoints import Checkpoints
 from hiwl.training.data import NodeData, read_data
@@ -51,7 +51,10 @@ def main(node: str) -> None:
     data = read_data(tree, node, params.recipe_of(node), params.teachers)
     side = data.images.shape[1]
     if params.input_of(node) > side:
-        raise HiwlError(f"train@{node}: its input is {params.input_of(node)} pixels; pack.side has {side} at most")
+        raise HiwlError(
+            f"train.nodes.{node}.input (or train.input) is {params.input_of(node)}, but pack.side is {side}: lower the "
+            "one or raise the other"
+        )
     history = fit(node, hierarchy, params, data)
     print(f"train@{node}: {len(history)} epochs, best validation accuracy {max(accuracies(history)):.4f}")
 
@@ -82,7 +85,9 @@ def fit(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeDa
     trainer = Trainer(fabric, made.model, data, params, node, here.compile)
     if state is not None:
         trainer.load_state_dict(state)
-    record = _record(key, trainer, hierarchy, data, made.started_from)
+    start = params.recipe_of(node).start
+    started_from = made.started_from if start == PRETRAINED else f"{start}: {made.started_from}"
+    record = _record(key, trainer, hierarchy, data, started_from)
 
     is_first = fabric.global_rank == 0
     run = tracking.try_to_log(record.with_history(trainer.history)) if is_first else None
@@ -142,10 +147,13 @@ def _start(params: TrainParams, node: str) -> tuple[str, Path | None]:
         return params.pretrained, settings().weights
     folder = NODES / start
     try:
-        best = json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"]
-    except FileNotFoundError:
-        raise HiwlError(f"train.nodes.{node}.start: {folder} holds no trained node; train it first") from None
-    return sha256(folder / best), folder / best
+        best = folder / json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"]
+        return sha256(best), best
+    except FileNotFoundError as error:
+        raise HiwlError(
+            f"train.nodes.{node}.start: {error.filename} not found; train that node first, and bring its folder to "
+            "each machine that trains this one"
+        ) from None
 
 
 def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeData, pretrained: str) -> str:
@@ -154,6 +162,7 @@ def _key(node: str, hierarchy: HierarchyParams, params: TrainParams, data: NodeD
     paths = [
         *(path for name in CODE for path in package.glob(f"{name}/**/*.py")),
         Path(packed.__file__),
+        Path(pictures.__file__),
         Path(tables.__file__),
         Path(votes.__file__),
         Path(__file__),

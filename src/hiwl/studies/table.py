@@ -28,7 +28,7 @@ from hiwl.core.layout import ID
 from hiwl.core.record import Kept, Record, results
 from hiwl.measure.metrics import measure
 from hiwl.model.calibration import calibration_error
-from hiwl.model.preprocess import CUT
+from hiwl.model.preprocess import shown
 from hiwl.model.tree import Tree
 from hiwl.studies.plan import Planned, Study, definition_of, on_record
 from hiwl.survey.splits import SplitParams, counts
@@ -57,8 +57,7 @@ def describe(kept: Kept, tested: bool) -> dict[str, Any]:
     choice, nodes = kept.choice, kept.nodes
     pack, columns = choice.parameters["pack"], choice.columns
     row: dict[str, Any] = {name: columns[name] for name in ("survey", "tree", "backbone", "input")}
-    cut = columns["input"] / pack["side"]
-    row["crop"] = round(pack["crop"] * (cut if cut >= CUT else 1))  # survey pixels that it sees
+    row["crop"] = round(pack["crop"] * shown(int(columns["input"]), pack["side"]))  # survey pixels that it sees
     row |= {name: columns[name] for name in ("recipe", "started_from")}
     row |= choice.data["counts"] | {"rarest": _rarest(kept)}
     row |= {

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from hiwl.core.errors import HiwlError
-from hiwl.model.preprocess import Preprocess
+from hiwl.model.preprocess import CUT, Preprocess
 from hiwl.training.params import AugmentParams
 
 TRIES = 10  # as torchvision's RandomResizedCrop: so many draws of a crop that fits, then the whole picture
@@ -80,6 +80,8 @@ def draw(count: int, side: int, params: AugmentParams, generator: torch.Generato
 def augment(pictures: Tensor, draws: Draws, preprocess: Preprocess) -> Tensor:
     """Sample (n, side, side, 3) uint8 pictures once, as drawn: (n, 3, size, size) float32, normalised."""
     side, size = pictures.shape[1], preprocess.size
+    if size < CUT * side:
+        pictures = preprocess.centre(pictures)  # scaled as evaluation scales it; sampling alone would be coarser
     values = pictures.permute(0, 3, 1, 2).float()
     affine = _affine(draws, side)
     # To a GPU from pinned memory, so that nobody waits for the copy, and in double precision, which TF32 leaves alone.

@@ -80,7 +80,8 @@ def _read_teachers(tree: Tree, node: str, parts: dict[str, pd.DataFrame], hashes
     said = read_teachers(hashes, tree.leaves(node))
     if not parts["training"][ID].isin(said.index).any():
         raise HiwlError(
-            f"train.teachers: they answer for no training galaxy of {node}, such as {parts['training'][ID].iloc[0]}"
+            f"train.teachers: they answer for no training galaxy of {node}, such as {parts['training'][ID].iloc[0]}; "
+            "pictures must be named after their galaxies"
         )
     return _of_children(tree, node, parts, said)
 

@@ -1,8 +1,9 @@
-"""Depthwise convolutions of maps smaller than their kernel, which a CPU takes ten times as long as it need to learn.
+"""Depthwise convolutions of maps smaller than their kernel, whose gradients take a CPU far longer than they need.
 
 The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2. There oneDNN's gradient by the kernel
 takes a third of a training step. A convolution of so small a map is one matrix for each channel, and the gradient by
-those matrices is one batched product (benchmarks/results.txt, bench_train).
+those matrices is one batched product. It pays where a training has one core to itself, as in studies; on two it costs as
+much as it gains (benchmarks/results.txt, bench_train, is of all cores).
 """
 
 from functools import lru_cache
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, one_hot, pad
 
 
-def quicken(network: nn.Module) -> None:
-    """Let a network's depthwise convolutions learn from small maps that way; what they answer stays the same."""
+def quicken_gradients(network: nn.Module) -> None:
+    """Let a network's depthwise convolutions take their gradients on small maps that way; answers stay the same."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _is_plain_depthwise(layer):
             layer.__class__ = _Depthwise
@@ -24,7 +25,7 @@ def _is_plain_depthwise(layer: nn.Conv2d) -> bool:
     depthwise = layer.groups == layer.in_channels == layer.out_channels
     size = layer.kernel_size[0]
     same = layer.kernel_size == (size, size) and size % 2 == 1 and layer.padding == (size // 2, size // 2)
-    plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.bias is None
+    plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.bias is None and layer.padding_mode == "zeros"
     return type(layer) is nn.Conv2d and depthwise and plain and same
 
 

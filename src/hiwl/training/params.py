@@ -156,7 +156,7 @@ class RecipeParams(Section):
     learning_rate: float = Field(gt=0)
     """The highest rate of the schedule."""
     backbone_rate: float = Field(1, gt=0, le=1)
-    """Share of the rate at which all but the last layer learns."""
+    """Share of the rate at which all but the last layer (or the embedding and its proxies) learns."""
     schedule: Literal["cosine", "one-cycle"] = "one-cycle"
     """Cosine to 0, stepped once an epoch (the paper); or a rise over the first quarter and a cosine to 0, stepped
     with every batch."""
@@ -216,12 +216,12 @@ class TrainParams(Section):
     """How many checkpoints of a node compete in `choose`."""
     recipe: RecipeParams
     nodes: dict[str, dict[str, Any]]
-    """For every node of the hierarchy what it does otherwise than `recipe`."""
+    """For every node of the hierarchy its `start`, and what it does otherwise than `recipe`."""
 
     def recipe_of(self, node: str) -> RecipeParams:
         """The recipe with the node's own values."""
         if node not in self.nodes:
-            raise HiwlError(f"train.nodes: {node} is missing; write '{node}: {{}}' to train it by train.recipe")
+            raise HiwlError(f"train.nodes: {node} is missing; write '{node}: {{start: {PRETRAINED}}}'")
         own = self.nodes[node]
         if "name" in own:
             raise HiwlError(f"train.nodes.{node}.name: a recipe's name is the same for every node")
@@ -235,6 +235,10 @@ class TrainParams(Section):
         """Raise HiwlError unless there is a sound recipe for every node of the `tree` called `name`, and no other."""
         if unknown := set(self.nodes) - set(tree.nodes):
             raise HiwlError(f"train.nodes: {', '.join(sorted(unknown))} is not a node of the hierarchy")
+        if self.recipe.start != PRETRAINED:
+            raise HiwlError("train.recipe.start: each node says what it starts from (train.nodes.<node>.start)")
+        if self.teachers and not any(self.recipe_of(node).has_teachers for node in tree.nodes):
+            raise HiwlError("train.teachers: no node learns from them; set train.recipe.loss.teachers, or name none")
         for node in tree.nodes:
             recipe = self.recipe_of(node)
             starts = [PRETRAINED, *(f"{name}/{above}" for above, children in tree.nodes.items() if node in children)]

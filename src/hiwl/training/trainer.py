@@ -20,7 +20,7 @@ from hiwl.model.features import last_layers
 from hiwl.model.preprocess import Preprocess
 from hiwl.training import augment
 from hiwl.training.data import NodeData, epoch_order
-from hiwl.training.depthwise import quicken
+from hiwl.training.depthwise import quicken_gradients
 from hiwl.training.distances import ByPairs, ByProxies
 from hiwl.training.learner import Learner
 from hiwl.training.losses import Loss, Output, SoftCrossEntropy, WithAnswers, mix
@@ -51,11 +51,11 @@ class Trainer:
         self._loss = _loss_of(self.recipe, data, model, fabric.device)
         on_gpu = fabric.device.type == "cuda"
         if fabric.device.type == "cpu" and not compiled:
-            quicken(learner)
+            quicken_gradients(learner)
         # The rate is set before every step.
         sgd = self.recipe.optimiser
         optimiser = torch.optim.SGD(
-            _groups(learner, model, self.recipe.backbone_rate),
+            _groups(learner, model, self.recipe),
             momentum=sgd.momentum,
             weight_decay=sgd.weight_decay,
             fused=on_gpu or None,
@@ -221,14 +221,14 @@ def seed_of(seed: int, node: str, epoch: int) -> int:
     return int(digest([seed, node, epoch])[:12], 16)
 
 
-def _groups(learner: nn.Module, model: nn.Module, share: float) -> list[dict[str, Any]]:
-    """All but what ends in the last layer, which learns at so large a share of the rate; and that, at all of it."""
-    head = model.get_submodule(last_layers(model)[0].split(".")[0])
-    new = {id(parameter) for parameter in head.parameters()}
+def _groups(learner: nn.Module, model: nn.Module, recipe: RecipeParams) -> list[dict[str, Any]]:
+    """What began from weights, which learns at so large a share of the rate; and what is new, at all of it."""
+    names = [name.rpartition(".")[0] if recipe.dimension else name for name in last_layers(model)]
+    new = {id(parameter) for name in names for parameter in model.get_submodule(name).parameters()}
     new |= {id(parameter) for parameter in learner.parameters()} - {id(parameter) for parameter in model.parameters()}
     backbone = [parameter for parameter in learner.parameters() if id(parameter) not in new]
     rest = [parameter for parameter in learner.parameters() if id(parameter) in new]
-    return [{"params": backbone, "share": share}, {"params": rest, "share": 1.0}]
+    return [{"params": backbone, "share": recipe.backbone_rate}, {"params": rest, "share": 1.0}]
 
 
 def _is_still(layer: nn.Module) -> bool:

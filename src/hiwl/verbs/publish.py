@@ -28,6 +28,7 @@ from hiwl.measure.metrics import measure_routed, test_metrics
 from hiwl.model.backbones import create, library_of
 from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier
 from hiwl.model.components import FILE as COMPONENTS
+from hiwl.model.preprocess import shown
 from hiwl.model.tree import Ints
 from hiwl.model.trust import TRUST
 from hiwl.params import definition
@@ -125,6 +126,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "errors": _commonest_errors(labels, routed.label, classes),
     }
     environment = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.globals["shown"] = shown
     environment.globals["percent"] = lambda share: f"{100 * share:.2f} %"
     write_text(folder / "README.md", environment.from_string(CARD.read_text()).render(values))
 

@@ -38,6 +38,7 @@ from hiwl.survey.sources.files import (
 )
 from hiwl.survey.text_table import read_text_table
 from hiwl.survey.votes import BY_VOLUNTEERS
+from hiwl.training.params import PRETRAINED
 
 LABELS = (CLASS, "label", "type", "morphology", "category")  # what people call the column of the class
 MOST_CLASSES = 100
@@ -212,12 +213,15 @@ def _new(name: str, expected: dict[str, int]) -> dict[str, Any]:
 def _write(name: str, content: dict[str, Any], source: Files, expected: dict[str, int], classes: list[str]) -> None:
     """Bring `content` up to date and write it, with a tree where that of `classes` does not fit."""
     files = {}
-    if set(expected) != set(classes):
-        tree = CONF / "hierarchy" / f"{name}.yaml"
+    tree = CONF / "hierarchy" / f"{name}.yaml"
+    if set(expected) != set(classes) or ("defaults" in content and tree.exists()):
         if tree.exists():
             _check_tree(tree, set(expected))
         else:
-            nodes = {"hierarchy": {"name": name, "nodes": {ROOT: list(expected)}}, "train": {"nodes": {ROOT: {}}}}
+            nodes = {
+                "hierarchy": {"name": name, "nodes": {ROOT: list(expected)}},
+                "train": {"nodes": {ROOT: {"start": PRETRAINED}}},
+            }
             files[tree] = nodes, "One layer. For more, name a node among the children, and give it a line in both."
         content = {"defaults": [{"override /hierarchy": name}], **content}
     content["raw"]["source"] = source.model_dump(exclude_none=True)
@@ -235,7 +239,11 @@ def _write(name: str, content: dict[str, Any], source: Files, expected: dict[str
 
 def _check_tree(path: Path, classes: set[str]) -> None:
     try:
-        Tree(yaml.safe_load(path.read_text())["hierarchy"]["nodes"]).check_classes(classes)
+        content = yaml.safe_load(path.read_text())
+        tree, nodes = Tree(content["hierarchy"]["nodes"]), content["train"]["nodes"]
+        tree.check_classes(classes)
+        if bare := [node for node in tree.nodes if "start" not in nodes[node]]:
+            raise HiwlError(f"train.nodes.{bare[0]} does not say what it starts from: write {{start: {PRETRAINED}}}")
     except (HiwlError, yaml.YAMLError, TypeError, KeyError) as error:
         raise HiwlError(f"{path}: {error}; edit it, or delete it to have it written anew") from None
 

@@ -1,7 +1,9 @@
 """`hiwl worth --train`: what networks are worth that go on learning from few labels, as `hiwl learn` teaches them."""
 
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,21 @@ from hiwl.verbs import learn
 RECORDS = Path("results/features/taught")
 
 
-class Curves:
-    """The record of one network, taught by one way; renewed after each draw, so that it can be gone on with."""
+class Taught:
+    """The record of one network, taught in one way; written after each draw, so that a stopped run can continue."""
 
     def __init__(self, name: str, start: str, train: str, said: dict[str, Any]) -> None:
+        """From the model or network `start`; `said` of the features that it is compared with.
+
+        Raises:
+            HiwlError: there is no such start, or the record is of another.
+        """
         self.path = RECORDS / f"{name}-{train}.json"
         self._start, self._train = learn.Start.of(start), train
-        fresh = said | {"name": name, "train": train, "learning": {}}
-        kept = json.loads(self.path.read_text()) if self.path.exists() else fresh
-        self._record = kept if kept | {"learning": {}} == fresh else fresh
+        fresh = said | {"name": name, "train": train, "weights": self._start.pretrained, "learning": {}}
+        self._record = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        if self._record | {"learning": {}} != fresh:
+            raise HiwlError(f"{self.path}: of other weights, galaxies or tables; delete it to measure anew")
 
     def measure(self, paths: list[str], tags: dict[str, Tag]) -> None:
         """Teach a network for each draw of labels of each tag, and test it on the other galaxies at `paths`; fewest
@@ -65,14 +73,28 @@ class Curves:
 
 def _decoded(paths: list[str], start: learn.Start) -> torch.Tensor:
     """(n, side, side, 3) uint8, as a model that starts there sees them."""
+    params = PackParams.parse(start.pack)
 
     def one(path: str) -> Pixels:
         try:
-            return decode(Path(path).read_bytes(), PackParams(**start.pack)).pixels
-        except (OSError, BadImageError) as error:
+            return decode(_content(path), params).pixels
+        except (OSError, KeyError, BadImageError) as error:
             raise HiwlError(
-                f"{path}: {error}; networks are taught from the pictures that the features were made of"
+                f"{path}: {error}; networks learn from the pictures themselves: start it where `hiwl embed` ran, on "
+                "features of a folder or a zip archive"
             ) from None
 
     with ThreadPoolExecutor(settings().workers) as pool:  # Pillow decodes outside the interpreter's lock
         return torch.from_numpy(np.stack(list(tqdm(pool.map(one, paths), "decoding", len(paths), unit="image"))))
+
+
+def _content(path: str) -> bytes:
+    """Of a file, which may lie in an archive."""
+    file = Path(path)
+    archive = next((folder for folder in file.parents if folder.suffix.lower() == ".zip" and folder.is_file()), None)
+    return file.read_bytes() if archive is None else _opened(archive).read(str(file.relative_to(archive)))
+
+
+@cache
+def _opened(archive: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(archive)

@@ -23,13 +23,14 @@ from hiwl.core.layout import ID
 from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.components import Features, directions
+from hiwl.model.tree import ROOT
 from hiwl.survey.pictures import without_suffix
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
 from hiwl.verbs.embed import How
 from hiwl.verbs.features import FeatureTable
 from hiwl.verbs.taught import RECORDS as TAUGHT
-from hiwl.verbs.taught import Curves
+from hiwl.verbs.taught import Taught
 
 RECORDS = Path("results/features")
 PAGE, PICTURE = Path("docs/results/features.md"), Path("docs/results/features.svg")
@@ -57,17 +58,26 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
         data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
         said = {"features": [_without_place(table.how) for table in tables], "data": data, "galaxies": len(judged)}
         if train:
-            if len(tables) > 1:
-                raise HiwlError(f"{given}: --train teaches one network; give one table of features")
-            pictures = tables[0].given["path"].iloc[judged["row_0"].to_numpy(int)].tolist()
-            tags = worth.tags_of(judged[COLUMNS], judged["class"])
-            Curves(name, tables[0].how.weights, train, said).measure(pictures, {tag: tags[tag] for tag in LEARNED})
+            _teach(given, tables, judged, train, said)
             continue
         _measure(name, _joined(tables, judged), judged, said)
         if not _is_of(data, RECORDS / f"{PIXELS}.json"):
             _measure(PIXELS, _pixels(tables[0], judged), judged, said | {"features": []})
     write_page()
     print(f"worth: {PAGE}")
+
+
+def _teach(given: str, tables: list[FeatureTable], judged: pd.DataFrame, train: str, said: dict[str, Any]) -> None:
+    """Measure the network that made the features `given`, once these have been."""
+    name, how = given.partition("=")[0], tables[0].how
+    if len(tables) > 1 or how.node != ROOT or how.components or "path" not in tables[0].given:
+        raise HiwlError(f"{given}: --train teaches one network: give one table of all features of a root, from files")
+    record = RECORDS / f"{name}.json"
+    if not record.exists() or any(json.loads(record.read_text())[key] != value for key, value in said.items()):
+        raise HiwlError(f"{record}: not of these features; measure them first, without --train")
+    pictures = tables[0].given["path"].iloc[judged["row_0"].to_numpy(int)].tolist()
+    tags = worth.tags_of(judged[COLUMNS], judged["class"])
+    Taught(name, how.weights, train, said).measure(pictures, {tag: tags[tag] for tag in LEARNED})
 
 
 def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path) -> pd.DataFrame:
@@ -161,7 +171,7 @@ def write_page() -> None:
     }
     taught = [json.loads(path.read_text()) for path in sorted(TAUGHT.glob("*.json"))]
     text = environment.from_string(TEMPLATE.read_text()).render(
-        sets=found, first=first, thresholds=worth.THRESHOLDS, taught=[one for one in taught if _alike(one, first)]
+        sets=found, first=first, thresholds=worth.THRESHOLDS, taught=[one for one in taught if _is_probed(one, found)]
     )
     write_text(PAGE, text + "\n")
     save(_draw(found), PICTURE)
@@ -170,6 +180,12 @@ def write_page() -> None:
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two records are of the same galaxies."""
     return bool(one["data"] == other["data"] and one["galaxies"] == other["galaxies"])
+
+
+def _is_probed(taught: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether the features of a network that was taught are on record, of the same galaxies."""
+    probed = found.get(taught["name"])
+    return probed is not None and _alike(taught, probed) and taught["features"] == probed["features"]
 
 
 def _of_draws(taught: dict[str, Any], probes: dict[str, Any], tag: str, number: str) -> dict[str, Any] | None:
