@@ -2,8 +2,8 @@
 
 The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2. There oneDNN's gradient by the kernel
 takes a third of a training step. A convolution of so small a map is one matrix for each channel, and the gradient by
-those matrices is one batched product. It pays where a training has one core to itself, as in studies; on two it costs as
-much as it gains (benchmarks/results.txt, bench_train, is of all cores).
+those matrices is one batched product. It pays where a training has one core to itself, as in studies; on two cores it
+costs as much as it gains (benchmarks/results.txt, bench_train).
 """
 
 from functools import lru_cache
