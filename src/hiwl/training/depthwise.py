@@ -1,9 +1,8 @@
 """Depthwise convolutions of maps smaller than their kernel, whose gradients take a CPU far longer than they need.
 
-The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2. There oneDNN's gradient by the kernel
-takes a third of a training step. A convolution of so small a map is one matrix for each channel, and the gradient by
-those matrices is one batched product. It pays where a training has one core to itself, as in studies; on two cores it
-costs as much as it gains (benchmarks/results.txt, bench_train).
+The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2, where oneDNN's gradient by the kernel is
+slow. A convolution of so small a map is one matrix for each channel, and the gradient by those matrices is one batched
+product. It pays where a training has one core to itself, as in studies; benchmarks/bench_train.py measures it on all.
 """
 
 from functools import lru_cache

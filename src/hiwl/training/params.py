@@ -74,8 +74,7 @@ class ProxyNCA(Distances):
 
     kind: Literal["proxy_nca"] = "proxy_nca"
     scale: float = Field(2, gt=0)
-    """Distances are multiplied by it. The loss has no floor, so a large scale is a large rate: 8 was 7 points worse on
-    validation (six epochs of 6,000 galaxies)."""
+    """Distances are multiplied by it. The loss has no floor, so a large scale is a large rate."""
 
 
 class NormalisedSoftmax(Distances):
