@@ -34,15 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of the evaluated project on one worker, so that no other waits while it is made; of those that need a
-    finished pipeline one at the very start, which makes it, and the others at the end."""
+    """Tests of trained models take long; those of the evaluated project on one worker, so that no other waits while it
+    is made; of those that need a finished pipeline one at the very start, which makes it, and the others at the end."""
     elsewhere = config.getoption("--elsewhere")
     items[:] = [item for item in items if (item.get_closest_marker("elsewhere") is not None) == elsewhere]
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if "evaluated" in fixtures and not item.get_closest_marker("xdist_group"):
+        if "evaluated_once" in fixtures and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("evaluated"))
-        if "registered" in fixtures:
+        if {"evaluated_once", "finished_once", "registered"} & set(fixtures):
             item.add_marker(pytest.mark.process)
     of_pipeline = [item for item in items if "finished_once" in getattr(item, "fixturenames", ())]
     others = [item for item in items if item not in of_pipeline]

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -8,6 +9,19 @@ import pytest
 from hiwl.core import store, tracking
 from hiwl.verbs import restore
 from runs import keep, node
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of no runs, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def made(project: Path, empty: Path) -> None:
+    shutil.copy(empty, "mlflow.db")
 
 
 def logged(project: Path) -> pd.DataFrame:
@@ -58,6 +72,7 @@ def test_records_of_real_runs_rebuild_mlflow_with_choices_linked_to_their_nodes(
 
 
 def test_without_mlflow_the_record_waits_for_restore(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mlflow.db").unlink()
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     assert tracking.log_run(node(1, 2)) is None
     assert not Path("mlflow.db").exists()

@@ -21,7 +21,6 @@ import yaml
 from hiwl.model.answer import Model
 from project import TREES, Project, environment, free_port, runs, store, wait_for
 
-pytestmark = pytest.mark.process
 NOTHING_TO_DO = "Data and pipelines are up to date."
 
 
@@ -207,7 +206,10 @@ def test_mlflow_ui_without_arguments_shows_the_runs(project: Project) -> None:
     project.stages(("restore",))
     port = str(free_port())
     server = subprocess.Popen(
-        ["mlflow", "ui"], cwd=project.folder, env=environment(MLFLOW_PORT=port), start_new_session=True
+        ["mlflow", "ui"],
+        cwd=project.folder,
+        env=environment(MLFLOW_PORT=port, MLFLOW_WORKERS="1"),
+        start_new_session=True,
     )
     try:
         address = f"http://127.0.0.1:{port}"

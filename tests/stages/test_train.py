@@ -11,18 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
-from project import Project, environment, free_port, make
+from hiwl.core.settings import settings
+from hiwl.stages.train import _launch
+from project import Project, environment, free_port
 
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("packed")]
 TRAIN = ("-m", "hiwl.cli", "train", "root")
+CURVE = "reports/curves/root.csv"
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with all that a training reads."""
-    project = make(tmp_path_factory.mktemp("packed") / "p")
-    project.stages(("raw",), ("select",), ("split",), ("pack",))
+@pytest.fixture
+def packed(finished_once: Project, tmp_path: Path) -> Project:
+    """A project with all that a training reads, and nothing that one wrote."""
+    project = finished_once.copy(tmp_path / "p")
+    shutil.rmtree(project.folder / "models/nodes/flat")
+    (project.folder / CURVE).unlink()
     return project
 
 
@@ -32,7 +36,7 @@ def check_node(project: Project) -> None:
     kept = {checkpoint["file"] for checkpoint in json.loads((node / "node.json").read_text())["checkpoints"]}
     assert len(kept) == 2
     assert {path.name for path in node.iterdir()} == kept | {"node.json", "record.json"}
-    assert len(pd.read_csv(project.folder / "reports/curves/root.csv")) == 2
+    assert len(pd.read_csv(project.folder / CURVE)) == 2
     record = json.loads((node / "record.json").read_text())
     assert record["is_finished"]
     assert record["environment"]["processes"] == "2"
@@ -41,18 +45,21 @@ def check_node(project: Project) -> None:
         assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
 
 
-def test_two_processes_of_one_machine_write_one_node(packed: Project, tmp_path: Path) -> None:
-    project = packed.copy(tmp_path / "p")
+def test_more_processes_than_the_settings_say_are_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as torchrun starts a process
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(HiwlError, match=r"torchrun started 2 processes, but .* is 1: set HIWL_DEVICES"):
+        _launch(settings())
+
+
+def test_two_processes_of_one_machine_write_one_node(packed: Project) -> None:
     command = ("torchrun", "--standalone", "--nproc-per-node", "2", *TRAIN)
-    alone = project.run(*command, check=False)
-    assert alone.returncode != 0
-    assert "set HIWL_DEVICES" in alone.stdout
-    project.run(*command, HIWL_DEVICES="2", HIWL_THREADS="2")
-    check_node(project)
+    packed.run(*command, HIWL_DEVICES="2", HIWL_THREADS="2")
+    check_node(packed)
 
 
 def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -> None:
-    first, second = packed.copy(tmp_path / "first"), Project(tmp_path / "second")
+    first, second = packed, Project(tmp_path / "second")
     second.folder.mkdir()
     shutil.copytree(first.folder / "data", second.folder / "data")
     shutil.copy(first.folder / "params.yaml", second.folder)
@@ -70,29 +77,24 @@ def test_of_two_machines_the_first_writes_all(packed: Project, tmp_path: Path) -
     assert {path.name for path in second.folder.iterdir()} == {"data", "params.yaml"}
 
 
-def test_two_processes_train_as_one_does(packed: Project, tmp_path: Path) -> None:
-    project = packed.copy(tmp_path / "p")
-    file = project.folder / "reports/curves/root.csv"
-    project.stages(("train", "root"))
-    alone = pd.read_csv(file)
-    project.run("hiwl", "train", "root", HIWL_DEVICES="2", HIWL_THREADS="2")
-    history = pd.read_csv(file)
+def test_two_processes_train_as_one_does(finished_once: Project, packed: Project) -> None:
+    packed.run("hiwl", "train", "root", HIWL_DEVICES="2", HIWL_THREADS="2")
+    alone, history = (pd.read_csv(project.folder / CURVE) for project in (finished_once, packed))
     assert len(history) == len(alone) == 2
     # The same galaxies in the same order, drawn alike: only batch normalisation sees smaller batches.
     assert history["training_loss"].to_numpy() == pytest.approx(alone["training_loss"].to_numpy(), rel=0.25)
-    record = json.loads((project.folder / "models/nodes/flat/root/record.json").read_text())
+    record = json.loads((packed.folder / "models/nodes/flat/root/record.json").read_text())
     assert record["environment"]["processes"] == "2"
 
 
-def test_a_node_starts_from_the_best_of_the_node_above(packed: Project, tmp_path: Path) -> None:
-    project = packed.copy(tmp_path / "p")
-    project.plant("paper")
-    project.stages(("train", "root"))
-    train = project.read()["train"]
+def test_a_node_starts_from_the_best_of_the_node_above(packed: Project) -> None:
+    packed.plant("paper")
+    packed.stages(("train", "root"))
+    train = packed.read()["train"]
     own = train["nodes"]["narrow"] | {"start": "paper/root", "learning_rate": 0.05, "backbone_rate": 1e-9}
-    project.change(train=train | {"nodes": train["nodes"] | {"narrow": own}})
-    project.stages(("train", "narrow"))
-    above, below = (project.folder / "models/nodes/paper" / node for node in ("root", "narrow"))
+    packed.change(train=train | {"nodes": train["nodes"] | {"narrow": own}})
+    packed.stages(("train", "narrow"))
+    above, below = (packed.folder / "models/nodes/paper" / node for node in ("root", "narrow"))
     best, kept = (
         folder / json.loads((folder / "node.json").read_text())["checkpoints"][0]["file"] for folder in (above, below)
     )
@@ -107,4 +109,4 @@ def test_a_node_starts_from_the_best_of_the_node_above(packed: Project, tmp_path
 
     shutil.rmtree(above)
     with pytest.raises(SystemExit):
-        project.stages(("train", "narrow"))
+        packed.stages(("train", "narrow"))

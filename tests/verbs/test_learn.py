@@ -43,7 +43,9 @@ def run(labels: Path, train: str = "probe", start: str = SCRATCH, **options: obj
     return out
 
 
-@pytest.mark.parametrize("train", ["probe", "head", "all"])
+@pytest.mark.parametrize(
+    "train", ["probe", *(pytest.param(name, marks=pytest.mark.process) for name in ("head", "all"))]
+)
 def test_what_was_learned_is_a_model_like_any_other(
     train: str, labels: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_network_that_takes_no_such_pictures_is_told(labels: Path) -> None:
         run(labels, start="vit_tiny_patch16_224:scratch")
 
 
+@pytest.mark.process
 def test_rates_that_diverge_are_passed_over(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learn, "STEPS", 40)
     monkeypatch.setattr(learn, "RATES", (0.01, 1e30))

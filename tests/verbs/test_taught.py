@@ -37,6 +37,7 @@ def record() -> Taught:
     return Taught("blobs", START, "all", {"galaxies": 60})
 
 
+@pytest.mark.process
 def test_networks_learn_the_draws_of_the_probes_and_are_gone_on_with(
     paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_picture_that_is_gone_is_named(paths: list[str]) -> None:
         record().measure(paths, {"red": Tag("red", np.arange(60) % 2 == 0, np.full(60, True))})
 
 
+@pytest.mark.process
 def test_pictures_are_read_from_an_archive_too_and_a_record_of_other_weights_is_kept(paths: list[str]) -> None:
     with zipfile.ZipFile("all.zip", "w") as archive:
         for path in paths:

@@ -85,8 +85,10 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    from kagglehub import clients
     from kagglesdk import kaggle_env
 
+    monkeypatch.setattr(clients, "search_lib_in_call_stack", lambda name: None)  # pytest's is deep: a second a call
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in list(os.environ):
