@@ -7,10 +7,7 @@ a checkpoint and its half-precision copy, and nothing is kept twice.
 from pathlib import Path
 
 import numpy as np
-import openvino
 import torch
-from openvino import Layout, Type, op
-from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
 from hiwl.model.pixels import Pixels
@@ -24,6 +21,10 @@ class Engine:
     """One network."""
 
     def __init__(self, graph: Path, weights: dict[str, Tensor], preprocess: Preprocess, threads: int) -> None:
+        import openvino  # which a machine that answers on its GPU does not need
+        from openvino import Layout, Type, op
+        from openvino.preprocess import PrePostProcessor
+
         core = openvino.Core()
         network = core.read_model(graph)
         for parameter in network.get_parameters():

@@ -100,9 +100,8 @@ def main() -> None:
         for name, description in descriptions.items():
             (beside / name).mkdir()
             shutil.copyfile(folder / name / best[name], beside / name / best[name])
-            node = Node(description, beside / name / best[name], torch.device("cpu"))
-            export(node)
-            components_of(tree, name, node).save(beside / name)
+            components_of(tree, name, Node(description, folder / name / best[name], device)).save(beside / name)
+            export(Node(description, beside / name / best[name], torch.device("cpu")))
         table.to_csv(beside / "combinations.csv", index=False)
         write_json(beside / "record.json", record.to_json())
         write_sums(beside)
