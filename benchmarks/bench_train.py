@@ -21,7 +21,7 @@ def measure(way: str) -> tuple[float, float]:
 
     from hiwl.core.memory import keep_freed_memory
     from hiwl.model.backbones import create
-    from hiwl.training.depthwise import quicken_gradients
+    from hiwl.training.small_maps import quicken_gradients
 
     if way in ("memory kept", "ours"):
         keep_freed_memory()

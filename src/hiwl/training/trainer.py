@@ -20,12 +20,12 @@ from hiwl.model.features import last_layers
 from hiwl.model.preprocess import Preprocess
 from hiwl.training import augment
 from hiwl.training.data import NodeData, epoch_order
-from hiwl.training.depthwise import quicken_gradients
 from hiwl.training.distances import ByPairs, ByProxies
 from hiwl.training.learner import Learner
 from hiwl.training.losses import Loss, Output, SoftCrossEntropy, WithAnswers, mix
 from hiwl.training.params import CrossEntropy, NormalisedSoftmax, ProxyNCA, RecipeParams, TrainParams
 from hiwl.training.schedule import learning_rate
+from hiwl.training.small_maps import quicken_gradients
 
 
 class Trainer:
