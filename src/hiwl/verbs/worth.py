@@ -1,8 +1,9 @@
 """`hiwl worth NAME=FEATURES...`: what features are worth, judged by the votes on galaxies that no training has seen.
 
 Each of `hiwl embed`'s tables, of pictures named after their galaxies, leaves a record ``results/features/<name>.json``;
-NAME=FILE+FILE joins two. With `--train`, the networks that made the features go on learning from few labels instead
-(:mod:`hiwl.verbs.taught`). Renews ``docs/results/features.md`` and its picture from all records.
+NAME=FILE+FILE joins two, and GROUP/NAME=FILE is told in a table of its group. With `--train`, the networks that made
+the features go on learning from few labels instead (:mod:`hiwl.verbs.taught`). Renews ``docs/results/features.md`` and
+its picture from all records.
 """
 
 import io
@@ -151,11 +152,12 @@ def _is_of(data: dict[str, str], record: Path) -> bool:
 
 def write_page() -> None:
     """Renew the page and its picture from the records."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))}
+    found, groups = _read(RECORDS), {path.name: _read(path) for path in sorted(RECORDS.glob("*/")) if path != TAUGHT}
     if not found:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
     first = next(iter(found.values()))
-    if other := [name for name, one in found.items() if not _alike(one, first)]:
+    of_groups = {f"{group}/{name}": one for group, of in groups.items() for name, one in of.items()}
+    if other := [name for name, one in (found | of_groups).items() if not _alike(one, first)]:
         raise HiwlError(
             f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
         )
@@ -171,10 +173,19 @@ def write_page() -> None:
     }
     taught = [json.loads(path.read_text()) for path in sorted(TAUGHT.glob("*.json"))]
     text = environment.from_string(TEMPLATE.read_text()).render(
-        sets=found, first=first, thresholds=worth.THRESHOLDS, taught=[one for one in taught if _is_probed(one, found)]
+        sets=found,
+        groups=groups,
+        first=first,
+        thresholds=worth.THRESHOLDS,
+        taught=[one for one in taught if _is_probed(one, found)],
     )
     write_text(PAGE, text + "\n")
     save(_draw(found), PICTURE)
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records in a folder, by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
