@@ -37,8 +37,10 @@ def test_same_answers_and_gradients(height: int, width: int, size: int, groups: 
 def test_only_plain_layers() -> None:
     network = timm.create_model("tf_efficientnet_lite0", num_classes=3)
     quicken_gradients(network)
-    kinds = {type(layer).__name__: layer for layer in network.modules() if isinstance(layer, nn.Conv2d)}
-    assert set(kinds) > {"_Depthwise", "_Pointwise"}
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-            assert type(layer).__name__ not in ("_Depthwise", "_Pointwise")
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    depthwise, pointwise = (
+        [one for one in layers if type(one).__name__ == kind] for kind in ("_Depthwise", "_Pointwise")
+    )
+    assert depthwise and all(layer.groups == layer.in_channels for layer in depthwise)
+    assert pointwise and all(layer.groups == 1 and layer.kernel_size == (1, 1) for layer in pointwise)
+    assert all(layer.stride == (1, 1) for layer in depthwise + pointwise)
