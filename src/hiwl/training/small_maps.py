@@ -3,7 +3,7 @@
 The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2. There the gradient of a pointwise
 convolution is two products of matrices. A depthwise one, of a map smaller than its kernel, is one matrix for each
 channel, and the gradient by all of them a sum of outer products. It pays where a training has one core to itself, as in
-studies; benchmarks/bench_train.py measures it there and on all.
+studies; benchmarks/bench_train.py measures it on all.
 """
 
 from functools import lru_cache
