@@ -15,6 +15,8 @@ from hiwl.core import tracking
 from hiwl.core.settings import settings
 from hiwl.model.torchvision_mend import mend_torchvision
 from hiwl.studies.plan import compose
+from hiwl.verbs import embed
+from pictures import folder_of
 from project import TREES, Project, make, tiny_params
 from runs import MINE, STUDY, plan_study
 
@@ -116,6 +118,14 @@ def evaluated(evaluated_once: Project, tmp_path: Path, monkeypatch: pytest.Monke
     project = evaluated_once.copy(tmp_path / "p")
     monkeypatch.chdir(project.folder)
     return project
+
+
+@pytest.fixture
+def features(evaluated: Project, tmp_path: Path) -> Path:
+    """The table of features of forty pictures, a broken and a blank one, by that project's model."""
+    folder_of(tmp_path / "pictures", 40)
+    embed.main([str(tmp_path / "pictures")], str(tmp_path / "features.parquet"), "models/choice", "root", None)
+    return tmp_path / "features.parquet"
 
 
 @pytest.fixture

@@ -9,21 +9,22 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
-from hiwl.verbs import asking, embed, odd
+from hiwl.verbs import asking, embed
 from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.search import Search
 from pictures import folder_of
 from project import Project, environment, free_port, wait_for
 
 
 @pytest.fixture
-def search(evaluated: Project, tmp_path: Path) -> odd.Search:
+def search(evaluated: Project, tmp_path: Path) -> Search:
     folder_of(tmp_path / "pictures", 25)
     features = tmp_path / "features.parquet"
     embed.main([str(tmp_path / "pictures")], str(features), "models/choice", "root", None)
-    return odd.Search(FeatureTable(features), tmp_path / "answers.csv")
+    return Search(FeatureTable(features), tmp_path / "answers.csv")
 
 
-def test_the_page_asks_keeps_takes_back_and_shows_what_is_expected(search: odd.Search) -> None:
+def test_the_page_asks_keeps_takes_back_and_shows_what_is_expected(search: Search) -> None:
     page = TestClient(asking.create(search))
     assert "How interesting" in page.get("/").text
     asked = []
@@ -41,7 +42,7 @@ def test_the_page_asks_keeps_takes_back_and_shows_what_is_expected(search: odd.S
 
 
 @pytest.mark.parametrize("said", [{"row": 10**6, "answer": 3}, {"row": 0, "answer": 6}])
-def test_what_is_no_answer_is_not_kept(said: dict[str, int], search: odd.Search) -> None:
+def test_what_is_no_answer_is_not_kept(said: dict[str, int], search: Search) -> None:
     answer = TestClient(asking.create(search)).post("/answer", json=said)
     assert answer.status_code == 400
     assert "answers are 1 to 5" in answer.json()["message"]
@@ -50,7 +51,7 @@ def test_what_is_no_answer_is_not_kept(said: dict[str, int], search: odd.Search)
 
 @pytest.mark.elsewhere
 def test_a_person_answers_by_keys_and_by_mouse_takes_one_back_and_finds_the_ranking(
-    search: odd.Search, tmp_path: Path
+    search: Search, tmp_path: Path
 ) -> None:
     from playwright.sync_api import sync_playwright
 

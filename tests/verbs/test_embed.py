@@ -2,28 +2,19 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 import hiwl
 from hiwl.core.errors import HiwlError
 from hiwl.model.components import Components
-from hiwl.verbs import embed, odd, similar
+from hiwl.verbs import embed, similar
 from hiwl.verbs.features import FeatureTable
-from pictures import folder_of, jpeg
-from project import Project
+from pictures import jpeg
 
 
-@pytest.fixture
-def features(evaluated: Project, tmp_path: Path) -> Path:
-    folder_of(tmp_path / "pictures", 40)
-    return run(tmp_path)
-
-
-def run(tmp_path: Path, name: str = "features.parquet", **options: object) -> Path:
-    given = {"weights": "models/choice", "node": "root", "components": None} | options
-    embed.main([str(tmp_path / "pictures")], str(tmp_path / name), **given)  # type: ignore[arg-type]
+def run(tmp_path: Path, name: str, node: str = "root", components: int | None = None) -> Path:
+    embed.main([str(tmp_path / "pictures")], str(tmp_path / name), "models/choice", node, components)
     return tmp_path / name
 
 
@@ -98,61 +89,6 @@ def test_an_index_is_made_once_for_a_table_and_anew_when_that_changes(features: 
     assert len(FeatureTable(features).index()) == 28  # two could not be read
     (second,) = tmp_path.glob(".features.*.usearch")
     assert second != first
-
-
-def test_answers_lead_to_galaxies_like_those_that_were_found_interesting(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    odd.main(str(features), None, str(tmp_path / "odd.csv"), ask=False, port=0)
-    before = pd.read_csv(tmp_path / "odd.csv")
-    assert len(before) == 40
-    assert before["apart"].is_monotonic_decreasing
-    assert "40 galaxies" in capsys.readouterr().out
-    search = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
-    first = search.current()
-    for _ in range(12):
-        row = search.current()
-        assert row is not None
-        search.answer(row, 5 if row % 2 else 1)
-    assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
-    search.undo()
-    assert len(pd.read_csv(tmp_path / "answers.csv")) == 11
-    again = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
-    assert again.answers == search.answers
-    assert next(iter(again.answers)) == first
-    ranking = again.ranking()
-    of_answered = ranking.dropna(subset="answer")
-    assert of_answered.loc[of_answered["answer"] == 5, "expected"].min() > 3
-    assert of_answered.loc[of_answered["answer"] == 1, "expected"].max() < 3
-    odd.main(str(features), str(tmp_path / "answers.csv"), str(tmp_path / "odd.csv"), ask=False, port=0)
-    assert "by 11 answers" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("path,answer\n{path},7\n", "answer '7'; answers are 1 .dull. to 5"),
-        ("path,answer\nnone.jpg,3\n", "none.jpg: no galaxy of"),
-        ("name,answer\nx,3\n", "a column 'answer' and one that tells galaxies"),
-    ],
-)
-def test_answers_that_cannot_be_meant_are_refused(table: str, message: str, features: Path, tmp_path: Path) -> None:
-    path = FeatureTable(features).given["path"][0]
-    (tmp_path / "answers.csv").write_text(table.format(path=path))
-    with pytest.raises(HiwlError, match=message):
-        odd.Search(FeatureTable(features), tmp_path / "answers.csv")
-
-
-def test_answers_are_kept_by_a_column_that_tells_galaxies_apart(features: Path, tmp_path: Path) -> None:
-    table = pq.read_table(features)
-    table = table.set_column(0, "path", [["same.jpg"] * len(table)]).append_column("id", [[*range(len(table))]])
-    pq.write_table(table, features)
-    search = odd.Search(FeatureTable(features), tmp_path / "answers.csv")
-    row = search.current()
-    assert row is not None
-    search.answer(row, 4)
-    assert (tmp_path / "answers.csv").read_text() == f"id,answer\n{row},4\n"
-    assert odd.Search(FeatureTable(features), tmp_path / "answers.csv").answers == {row: 4}
 
 
 def test_the_options_are_kept_with_the_features(features: Path) -> None:

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -12,9 +12,7 @@ from pydantic import BaseModel
 
 from hiwl.core.errors import HiwlError
 from hiwl.verbs.embed import link
-
-if TYPE_CHECKING:
-    from hiwl.verbs.odd import Search
+from hiwl.verbs.search import Search
 
 PAGE = Path(__file__).with_name("asking.html")
 TOP = 24
@@ -28,7 +26,7 @@ class Answer(BaseModel):
     answer: int
 
 
-def create(search: "Search") -> FastAPI:
+def create(search: Search) -> FastAPI:
     """The page and what it asks for."""
     app = FastAPI(openapi_url=None)
 
@@ -65,7 +63,7 @@ def create(search: "Search") -> FastAPI:
     return app
 
 
-def ask(search: "Search", port: int) -> None:
+def ask(search: Search, port: int) -> None:
     """Serve the page until Ctrl-C."""
     print(f"odd: http://127.0.0.1:{port}/ asks (keys 1 to 5, u takes back); answers are kept in {search.kept}")
     print("odd: Ctrl-C ends it and writes the ranking", flush=True)
@@ -73,7 +71,7 @@ def ask(search: "Search", port: int) -> None:
         uvicorn.Server(uvicorn.Config(create(search), "127.0.0.1", port, log_level="warning")).run()
 
 
-def _state(search: "Search") -> dict[str, Any]:
+def _state(search: Search) -> dict[str, Any]:
     row = search.current()
     told: dict[str, Any] = {"answered": len(search.answers), "row": row}
     if row is not None:

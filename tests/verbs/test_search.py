@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from hiwl.core.errors import HiwlError
+from hiwl.verbs import odd
+from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.search import Search
+
+
+def test_answers_lead_to_galaxies_like_those_that_were_found_interesting(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd.main(str(features), None, str(tmp_path / "odd.csv"), ask=False, port=0)
+    before = pd.read_csv(tmp_path / "odd.csv")
+    assert len(before) == 40
+    assert before["apart"].is_monotonic_decreasing
+    assert "40 galaxies" in capsys.readouterr().out
+    search = Search(FeatureTable(features), tmp_path / "answers.csv")
+    first = search.current()
+    for _ in range(12):
+        row = search.current()
+        assert row is not None
+        search.answer(row, 5 if row % 2 else 1)
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
+    search.undo()
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 11
+    again = Search(FeatureTable(features), tmp_path / "answers.csv")
+    assert again.answers == search.answers
+    assert next(iter(again.answers)) == first
+    ranking = again.ranking()
+    of_answered = ranking.dropna(subset="answer")
+    assert of_answered.loc[of_answered["answer"] == 5, "expected"].min() > 3
+    assert of_answered.loc[of_answered["answer"] == 1, "expected"].max() < 3
+    odd.main(str(features), str(tmp_path / "answers.csv"), str(tmp_path / "odd.csv"), ask=False, port=0)
+    assert "by 11 answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,answer\n{path},7\n", "answer '7'; answers are 1 .dull. to 5"),
+        ("path,answer\nnone.jpg,3\n", "none.jpg: no galaxy of"),
+        ("name,answer\nx,3\n", "a column 'answer' and one that tells galaxies"),
+    ],
+)
+def test_answers_that_cannot_be_meant_are_refused(table: str, message: str, features: Path, tmp_path: Path) -> None:
+    path = FeatureTable(features).given["path"][0]
+    (tmp_path / "answers.csv").write_text(table.format(path=path))
+    with pytest.raises(HiwlError, match=message):
+        Search(FeatureTable(features), tmp_path / "answers.csv")
+
+
+def test_answers_are_kept_by_a_column_that_tells_galaxies_apart(features: Path, tmp_path: Path) -> None:
+    table = pq.read_table(features)
+    table = table.set_column(0, "path", [["same.jpg"] * len(table)]).append_column("id", [[*range(len(table))]])
+    pq.write_table(table, features)
+    search = Search(FeatureTable(features), tmp_path / "answers.csv")
+    row = search.current()
+    assert row is not None
+    search.answer(row, 4)
+    assert (tmp_path / "answers.csv").read_text() == f"id,answer\n{row},4\n"
+    assert Search(FeatureTable(features), tmp_path / "answers.csv").answers == {row: 4}
