@@ -23,8 +23,13 @@ def test_what_is_believed_as_often_as_it_is_right_has_no_error() -> None:
 def test_the_temperature_that_logits_were_multiplied_by_is_found_again(factor: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(4000, 3, generator=generator, dtype=torch.float64)
-    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0].numpy()
-    own = fit_temperature(logits[None], labels)
+    targets = np.eye(3)[torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0].numpy()]
+    own = fit_temperature(logits[None], targets)
     assert own == pytest.approx(1, abs=0.15)
-    assert fit_temperature(factor * logits[None], labels) == pytest.approx(factor * own, rel=1e-3)
-    assert fit_temperature(logits.expand(8, -1, -1), labels) == pytest.approx(own, rel=1e-3)
+    assert fit_temperature(factor * logits[None], targets) == pytest.approx(factor * own, rel=1e-3)
+    assert fit_temperature(logits.expand(8, -1, -1), targets) == pytest.approx(own, rel=1e-3)
+
+
+def test_fractions_that_are_told_rightly_stay_as_they_are() -> None:
+    logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert fit_temperature(logits[None], logits.softmax(dim=1).numpy()) == pytest.approx(1, abs=1e-3)

@@ -1,9 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import normalize
 
 from hiwl.core.errors import HiwlError
@@ -144,3 +146,26 @@ def test_what_cannot_learn_distances_is_refused() -> None:
     with pytest.raises(HiwlError, match=r"mixup .* which loss triplet cannot learn from"):
         RecipeParams.parse(recipe | {"loss": {"kind": "triplet"}, "mixup": 0.2})
     assert Params.parse(yaml.safe_load((ROOT / "params.yaml").read_text())).train.recipe.dimension is None
+
+
+@pytest.mark.process
+def test_processes_that_share_a_batch_follow_the_same_class_means(tmp_path: Path) -> None:
+    spawn(follow_half, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(first, second)
+    assert torch.allclose(first, followed(slice(None)), atol=1e-6)
+
+
+def follow_half(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/met", rank=rank, world_size=2)
+    torch.save(followed(slice(3 * rank, 3 * rank + 3)), folder / f"{rank}.pt")
+
+
+def followed(part: slice) -> torch.Tensor:
+    """The class means after a step of so much of a batch of six."""
+    torch.manual_seed(0)
+    network = backbones.create("test_resnet", 3, "scratch", None, "linear", 8).model
+    embedding, labels = torch.randn(6, 8), torch.tensor([0, 0, 1, 1, 1, 0])
+    loss = ByPairs(Triplet(kind="triplet"), coloured(), torch.device("cpu"), network)
+    loss(Output(torch.zeros(6, 3)[part], embedding[part]), torch.eye(3)[labels][part])
+    return loss._points

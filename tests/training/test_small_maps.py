@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from hiwl.training.small_maps import quicken_gradients
+from hiwl.training.small_maps import SMALL, quicken_gradients
 
 MAPS = [(1, 1, 3), (2, 2, 3), (2, 2, 5), (4, 4, 5), (3, 4, 5), (4, 2, 7), (6, 6, 3)]
 
@@ -32,6 +32,8 @@ def test_same_answers_and_gradients(height: int, width: int, size: int, groups: 
         (answer * weights).sum().backward()
         found.append((answer, given.grad, layer.weight.grad))
     torch.testing.assert_close(*found)
+    is_small = max(height, width) < size or (size == 1 and max(height, width) <= SMALL)
+    assert ("OnSmallMaps" in type(found[0][0].grad_fn).__name__) == is_small
 
 
 def test_only_plain_layers() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import hiwl
 from hiwl.core.errors import HiwlError
+from hiwl.core.sums import content_of
 from hiwl.model.components import Components
 from hiwl.verbs import embed, similar
 from hiwl.verbs.features import FeatureTable
@@ -21,7 +22,7 @@ def run(tmp_path: Path, name: str, node: str = "root", components: int | None = 
 def test_each_picture_gets_its_nodes_features_and_what_cannot_be_read_says_so(features: Path, tmp_path: Path) -> None:
     table = FeatureTable(features)
     assert len(table) == 42
-    assert table.how == embed.How("models/choice", "root", None)
+    assert table.how == embed.How("models/choice", "root", None, content_of(Path("models/choice")))
     given = table.given
     files = given["path"].str.rsplit("/").str[-1].tolist()
     assert given["error"].notna().tolist() == [file in ("broken.jpg", "bläck.png") for file in files]
@@ -51,6 +52,8 @@ def test_components_are_those_fitted_on_training_and_another_node_sees_otherwise
     assert not np.allclose(narrow.features()[good], FeatureTable(features).features()[good])
     with pytest.raises(HiwlError, match="--components 500: 1 to"):
         run(tmp_path, "many.parquet", components=500)
+    with pytest.raises(HiwlError, match="--components 0: 1 to"):
+        run(tmp_path, "none.parquet", components=0)
     with pytest.raises(HiwlError, match="--node wide: the model has root, narrow"):
         run(tmp_path, "wide.parquet", node="wide")
 
@@ -93,4 +96,13 @@ def test_an_index_is_made_once_for_a_table_and_anew_when_that_changes(features: 
 
 def test_the_options_are_kept_with_the_features(features: Path) -> None:
     said = json.loads(pq.read_schema(features).metadata[b"hiwl"])
-    assert said == {"weights": "models/choice", "node": "root", "components": None}
+    model = content_of(Path("models/choice"))
+    assert said == {"weights": "models/choice", "node": "root", "components": None, "model": model}
+
+
+def test_a_picture_is_not_looked_for_among_features_of_other_weights(features: Path, tmp_path: Path) -> None:
+    sums = Path("models/choice/SHA256SUMS")
+    sums.write_text(sums.read_text() + "0  renewed\n")
+    (tmp_path / "new.jpg").write_bytes(jpeg(5))
+    with pytest.raises(HiwlError, match="made by other weights than models/choice holds now; `hiwl embed` it anew"):
+        similar.main(str(tmp_path / "new.jpg"), str(features), 5, str(tmp_path / "page.html"))

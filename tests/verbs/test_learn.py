@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,36 @@ def test_fractions_are_columns_and_ids_name_pictures_of_a_folder(labels: Path) -
     assert json.loads((out / "learned.json").read_text())["mean_absolute_error"] < 0.15
 
 
+def test_archives_are_found_however_their_path_is_written_and_rows_without_label_are_counted(
+    labels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(labels.parent)
+    with zipfile.ZipFile("all.zip", "w") as archive:
+        for number in range(40):
+            archive.write(f"{number}.png")
+    table = pd.read_csv(labels).drop(columns="path")[:40]
+    table.loc[0, "label"] = ""
+    table.to_csv(labels, index=False)
+    run(labels, images=".//all.zip")
+    said = capsys.readouterr().out
+    assert "1 of 40 rows have no label" in said
+    assert "from 31 galaxies" in said
+
+
+def test_fractions_stay_fractions_and_a_class_that_is_nowhere_the_largest_is_learned(
+    labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "STEPS", 40)
+    monkeypatch.setattr(learn, "MANY", 4)
+    table = pd.read_csv(labels)
+    table.assign(is_red=0.6 * table["is_red"], is_blue=0.6 * table["is_blue"], is_odd=0.4).to_csv(labels, index=False)
+    for train in ("probe", "all"):
+        out = run(labels, train, column=["is_blue", "is_red", "is_odd"])
+        answers = hiwl.load(str(out))([labels.parent / "0.png", labels.parent / "1.png"])
+        assert answers["p_is_odd"].tolist() == pytest.approx([0.4, 0.4], abs=0.2)
+        assert answers["p_is_red"].tolist() == pytest.approx([0.54, 0.06], abs=0.2)
+
+
 def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) -> None:
     table = pd.read_csv(labels)
     with pytest.raises(HiwlError, match="no column kind; name it with --column, of ID, path"):
@@ -113,6 +144,9 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
     with pytest.raises(HiwlError, match=r"none\.csv: not found"):
         run(labels.with_name("none.csv"))
     assert read_targets(labels, pd.DataFrame({"label": ["0.0", "1.0", ""]}), [])[0] == ["0", "1"]
+    assert read_targets(labels, pd.DataFrame({"label": ["ring", "None", ""]}), [])[0] == ["None", "ring"]
+    with pytest.raises(HiwlError, match="is_odd is above 0 nowhere; leave that --column out"):
+        read_targets(labels, table.assign(is_odd=0), ["is_red", "is_odd"])
     pd.concat([table, table[:1]]).to_csv(labels, index=False)
     with pytest.raises(HiwlError, match=r"0\.png is labelled twice"):
         run(labels)

@@ -7,17 +7,8 @@ import pandas as pd
 import pytest
 
 from hiwl.core.errors import HiwlError
-from hiwl.verbs import embed, odd
 from hiwl.verbs import map as page
-from pictures import folder_of
-from project import Project
-
-
-@pytest.fixture
-def features(evaluated: Project, tmp_path: Path) -> Path:
-    folder_of(tmp_path / "pictures", 40)
-    embed.main([str(tmp_path / "pictures")], str(tmp_path / "features.parquet"), "models/choice", "root", None)
-    return tmp_path / "features.parquet"
+from hiwl.verbs import odd
 
 
 def content_of(path: Path) -> dict[str, list]:  # type: ignore[type-arg]
@@ -48,6 +39,9 @@ def test_an_id_goes_before_a_rank_that_is_unique_too(features: Path, tmp_path: P
     pd.DataFrame({"rank": range(3), "objID": [8, 9, 10], "score": [1, 2, 3]}).to_csv(tmp_path / "t.csv", index=False)
     told = page._with(given, tmp_path / "t.csv", features)
     assert told["score"].fillna(0).tolist() == [0, 1, 2]
+    pd.DataFrame({"objID": [8, 8], "score": [1, 2]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(HiwlError, match="objID 8 appears twice; keep one row of it"):
+        page._with(given, tmp_path / "t.csv", features)
 
 
 def test_what_cannot_be_a_map_is_told(features: Path, tmp_path: Path) -> None:

@@ -63,3 +63,35 @@ def test_answers_are_kept_by_a_column_that_tells_galaxies_apart(features: Path, 
     search.answer(row, 4)
     assert (tmp_path / "answers.csv").read_text() == f"id,answer\n{row},4\n"
     assert Search(FeatureTable(features), tmp_path / "answers.csv").answers == {row: 4}
+
+
+def test_a_table_of_ones_own_keeps_whatever_else_it_says(features: Path, tmp_path: Path) -> None:
+    path = FeatureTable(features).given["path"]
+    own = pd.DataFrame(
+        {"path": [path[3], path[1], "elsewhere.jpg"], "note": ["a, b", "", "c"], "answer": ["4.0", "", ""]}
+    )
+    own.to_csv(tmp_path / "own.csv", index=False)
+    search = Search(FeatureTable(features), tmp_path / "own.csv")
+    assert search.answers == {3: 4}
+    search.answer(1, 2)
+    search.answer(0, 5)
+    search.undo()
+    search.answer(2, 1)
+    kept = pd.read_csv(tmp_path / "own.csv", dtype=str, keep_default_na=False)
+    assert kept.to_numpy().tolist() == [
+        [path[3], "a, b", "4"],
+        [path[1], "", "2"],
+        ["elsewhere.jpg", "c", ""],
+        [path[2], "", "1"],
+    ]
+
+
+def test_a_ranking_can_be_given_as_answers_and_one_that_is_not_there_is_told(features: Path, tmp_path: Path) -> None:
+    ranking = tmp_path / "odd.csv"
+    odd.main(str(features), None, str(ranking), ask=False, port=0)
+    told = pd.read_csv(ranking, dtype={"answer": object})
+    told.loc[0, "answer"] = "5"
+    told.to_csv(tmp_path / "told.csv", index=False)
+    assert Search(FeatureTable(features), tmp_path / "told.csv").answers == {int(told["row"][0]): 5}
+    with pytest.raises(HiwlError, match=r"no\.csv: not found; with --ask it is begun"):
+        odd.main(str(features), str(tmp_path / "no.csv"), str(ranking), ask=False, port=0)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import sha256, write_text
+from hiwl.core.files import digest, sha256, write_text
 
 SUMS = "SHA256SUMS"
 
@@ -25,7 +25,16 @@ def read_sums(folder: Path) -> dict[str, str]:
         lines = (folder / SUMS).read_text().splitlines()
     except FileNotFoundError:
         raise HiwlError(f"{folder / SUMS}: not found; `dvc repro` makes a model, `dvc pull` brings it") from None
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    return {name: content for content, name in (line.split("  ", 1) for line in lines)}
+
+
+def content_of(folder: Path) -> str:
+    """By what the model in a folder is known, wherever it lies: 16 hex digits.
+
+    Raises:
+        HiwlError: there is no ``SHA256SUMS``.
+    """
+    return digest(read_sums(folder))[:16]
 
 
 def check_sums(folder: Path, needed: str) -> None:
@@ -35,11 +44,11 @@ def check_sums(folder: Path, needed: str) -> None:
         HiwlError: naming those that are missing or not.
     """
     expected = read_sums(folder)
-    wrong = [name for name, digest in expected.items() if not _is(folder / name, digest)]
+    wrong = [name for name, content in expected.items() if not _is(folder / name, content)]
     if wrong or needed not in expected:
         names = ", ".join(wrong or [needed])
         raise HiwlError(f"{folder}: {names}: missing, or not as in {SUMS}; get the folder anew from where it came")
 
 
-def _is(path: Path, digest: str) -> bool:
-    return path.exists() and sha256(path) == digest
+def _is(path: Path, content: str) -> bool:
+    return path.exists() and sha256(path) == content

@@ -8,8 +8,6 @@ Its mean before any answer rises with a galaxy's distance from its neighbours; i
 were chosen on galaxies that the network was trained on.
 """
 
-from collections.abc import Collection
-
 import numpy as np
 from scipy.stats import norm
 from sklearn.decomposition import PCA
@@ -20,6 +18,8 @@ from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
 
 ANSWERS = (1, 2, 3, 4, 5)
+NEIGHBOUR = 5
+"""The one whose distance tells how far apart a galaxy is."""
 AT_ONCE = 10
 """Galaxies that are chosen at a time, after which the process learns anew."""
 COMPONENTS, SCALE, NOISE = 40, 4.0, 0.3
@@ -66,12 +66,11 @@ class Interest:
         self.mean = self._prior + np.concatenate([mean for mean, _ in told])
         self.deviation = np.concatenate([deviation for _, deviation in told])
 
-    def next(self, number: int = AT_ONCE, without: Collection[int] = ()) -> Ints:
+    def next(self, number: int = AT_ONCE) -> Ints:
         """Up to `number` rows to ask about, the one of the highest expected improvement first."""
         over = self.mean - max(self._answers.values(), default=float(np.median(ANSWERS)))
         scaled = over / np.maximum(self.deviation, 1e-9)
         improvement = over * norm.cdf(scaled) + self.deviation * norm.pdf(scaled)
-        done = {*self._answers, *without}
-        improvement[list(done)] = -np.inf
+        improvement[list(self._answers)] = -np.inf
         order: Ints = np.argsort(-improvement, kind="stable")
-        return order[: min(number, len(order) - len(done))]
+        return order[: min(number, len(order) - len(self._answers))]

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from hiwl.measure.interest import AT_ONCE, Interest
+from hiwl.measure.interest import AT_ONCE, NEIGHBOUR, Interest
 from hiwl.measure.intervals import over_galaxies
 from hiwl.model.components import Features, directions
 from hiwl.model.probe import fit_probe, logits
@@ -20,7 +20,6 @@ from hiwl.model.tree import Floats, Ints
 
 SEEDS = (1, 2, 3, 4, 5)
 NEAREST = 10
-NEIGHBOUR = 5
 TOP = 100
 ODD = "Class6.1"
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -47,11 +46,11 @@ def tags_of(votes: pd.DataFrame, classes: "pd.Series[str]") -> dict[str, Tag]:
     arms = votes[["Class10.1", "Class10.2", "Class10.3"]].sum(axis=1, min_count=3)
     bars = votes["Class3.1"] + votes["Class3.2"]
     found = {
-        "odd": _tag("odd to more than half", votes[ODD], 0.5),
-        "ring": _tag("a ring to more than a fifth", votes["Class8.1"], 0.2),
-        "merger": _tag("merging to more than a fifth", votes["Class8.6"], 0.2),
-        "bar": _tag("barred to more than half", (votes["Class3.1"] / bars).where(votes["Class2.2"] > 0.5), 0.5),
-        "tight arms": _tag("of tight arms to most", (votes["Class10.1"] / arms).where(votes["Class4.1"] > 0.5), 0.5),
+        "odd": _tag("judged odd by more than half", votes[ODD], 0.5),
+        "ring": _tag("a ring by more than a fifth", votes["Class8.1"], 0.2),
+        "merger": _tag("merging by more than a fifth", votes["Class8.6"], 0.2),
+        "bar": _tag("barred by more than half", (votes["Class3.1"] / bars).where(votes["Class2.2"] > 0.5), 0.5),
+        "tight arms": _tag("of tight arms by most", (votes["Class10.1"] / arms).where(votes["Class4.1"] > 0.5), 0.5),
     }
     clean = classes.notna().to_numpy(bool)
     return found | {

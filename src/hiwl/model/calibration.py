@@ -35,15 +35,15 @@ def fit_sure(first: Floats, every: Floats, may_differ: float) -> float:
     return float(np.nextafter(differing[allowed], 2)) if allowed < len(differing) else 0.0
 
 
-def fit_temperature(logits: Tensor, labels: Ints) -> float:
-    """The temperature by which (views, n, K) logits have to be divided for the least negative log-likelihood of the
-    labels under the mean over views (Guo et al. 2017, section 4.2), between 1/20 and 20."""
-    target = torch.from_numpy(labels)
+def fit_temperature(logits: Tensor, targets: Floats) -> float:
+    """The temperature by which (views, n, K) logits have to be divided for the least cross-entropy of the mean over
+    views against (n, K) targets: one-hot labels (Guo et al. 2017, section 4.2), or fractions. Between 1/20 and 20."""
+    target = torch.from_numpy(targets)
     values = logits.cpu().double()
 
     def surprise(logarithm: float) -> float:
         log_mean = (values / np.exp(logarithm)).log_softmax(dim=2).logsumexp(dim=0)
-        return float(torch.nn.functional.nll_loss(log_mean, target))
+        return float(-(target * log_mean).sum(dim=1).mean())
 
     limit = float(np.log(20))
     return float(np.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x))

@@ -1,7 +1,7 @@
 """Principal components of a node's features, fitted on its training galaxies: fewer numbers that say nearly as much.
 
-Each has unit variance among these galaxies, so that what the classes do not need counts as much as what they do: odd
-and merging galaxies find their like better so than by all features (docs/results/features.md).
+Each has unit variance among these galaxies, so that what the classes do not need counts as much as what they do. What
+that is good and bad for is in docs/results/features.md.
 """
 
 from pathlib import Path

@@ -164,7 +164,7 @@ def _answers(tree: Tree, name: str, node: Node, validation: Part, params: Choose
         child_of = tree.labels(name)
         own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[labels]
         below = own >= 0
-        temperature = fit_temperature(logits[:, torch.from_numpy(below)], own[below])
+        temperature = fit_temperature(logits[:, torch.from_numpy(below)], np.eye(logits.shape[2])[own[below]])
     first, every = average(logits[:1], temperature), average(logits, temperature)
     sure = fit_sure(first[below], every[below], params.may_differ)
     is_sure = first.max(axis=1) >= sure

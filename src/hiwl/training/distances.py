@@ -7,7 +7,7 @@ theirs are the classes' mean directions.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from hiwl.model.features import last_layers
@@ -75,8 +75,11 @@ class ByPairs(_ByLabel):
 
     @torch.no_grad()
     def _follow(self, embedding: Tensor, target: Tensor) -> None:
-        means = normalize(target.T @ embedding)
-        there = target.any(dim=0)[:, None]
+        sums, counts = target.T @ embedding, target.sum(dim=0)[:, None]
+        if distributed.is_available() and distributed.is_initialized():  # a batch is shared out among processes
+            distributed.all_reduce(sums)
+            distributed.all_reduce(counts)
+        means, there = normalize(sums), counts > 0
         followed = KEPT * normalize(self._points) + (1 - KEPT) * means
         self._points.copy_(torch.where(there, followed, self._points))
 

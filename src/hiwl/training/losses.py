@@ -49,7 +49,7 @@ class SoftCrossEntropy:
             found = blended(found, data.teachers[name] if data.teachers else None, params.teachers)
             self._targets[name] = found.to(device)
         shares = torch.bincount(taught, minlength=len(data.children)) / len(taught)
-        self._adjustment = (params.logit_adjustment * shares.log()).to(device)
+        self._adjustment = torch.xlogy(params.logit_adjustment, shares).to(device)  # 0 without, whatever the shares
 
     def targets(self, split: str) -> Tensor:
         """(n, children): what the galaxies of the `split` are to be answered with; rows sum to 1."""

@@ -2,8 +2,7 @@
 
 The last blocks of an EfficientNet see 64 pixels as maps of 4 by 4 and 2 by 2. There the gradient of a pointwise
 convolution is two products of matrices. A depthwise one, of a map smaller than its kernel, is one matrix for each
-channel, and the gradient by all of them a sum of outer products. It pays where a training has one core to itself, as in
-studies; benchmarks/bench_train.py measures it on all.
+channel, and the gradient by all of them a sum of outer products. What that gains, benchmarks/bench_train.py measures.
 """
 
 from functools import lru_cache
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, one_hot, pad
 
 SMALL = 4
-"""Sides of the maps up to which the gradient of a pointwise convolution is quicker by matrices."""
+"""Sides of the maps up to which pointwise convolutions take their gradients so."""
 
 
 def quicken_gradients(network: nn.Module) -> None:
@@ -89,9 +88,9 @@ class _DepthwiseOnSmallMaps(torch.autograd.Function):
         by_maps = conv2d(gradient, kernels.flip(2, 3), padding=size // 2, groups=channels)
         # (pixels of the map, pixels of the answer, channels): the gradient by each channel's matrix
         by_matrix = kernels.new_zeros(height * width, height * width, channels)
-        seen, told = maps.permute(0, 2, 3, 1).flatten(1, 2), gradient.permute(0, 2, 3, 1).flatten(1, 2)
-        for one_seen, one_told in zip(seen, told, strict=True):
-            by_matrix.addcmul_(one_seen[:, None], one_told[None])
+        by_pixels = maps.permute(0, 2, 3, 1).flatten(1, 2), gradient.permute(0, 2, 3, 1).flatten(1, 2)
+        for map_, its_gradient in zip(*by_pixels, strict=True):
+            by_matrix.addcmul_(map_[:, None], its_gradient[None])
         by_shift = _shifts(height, width).to(kernels.dtype).T @ by_matrix.flatten(0, 1)
         down, right = size // 2 - (height - 1), size // 2 - (width - 1)  # a kernel reaches further than a map, or less
         by_kernels = by_shift.T.reshape(channels, 1, 2 * height - 1, 2 * width - 1)

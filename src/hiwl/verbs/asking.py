@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from hiwl.core.errors import HiwlError
 from hiwl.verbs.embed import link
 from hiwl.verbs.search import Search
+from hiwl.verbs.serve import check_port
 
 PAGE = Path(__file__).with_name("asking.html")
 TOP = 24
@@ -24,6 +25,10 @@ class Answer(BaseModel):
 
     row: int
     answer: int
+
+
+class Undo(BaseModel):
+    """Nothing, but as JSON, which pages of other addresses cannot send."""
 
 
 def create(search: Search) -> FastAPI:
@@ -47,7 +52,7 @@ def create(search: Search) -> FastAPI:
         return _state(search)
 
     @app.post("/undo")
-    def undo() -> dict[str, Any]:
+    def undo(said: Undo) -> dict[str, Any]:
         search.undo()
         return _state(search)
 
@@ -64,7 +69,12 @@ def create(search: Search) -> FastAPI:
 
 
 def ask(search: Search, port: int) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        HiwlError: the port is taken.
+    """
+    check_port("127.0.0.1", port)
     print(f"odd: http://127.0.0.1:{port}/ asks (keys 1 to 5, u takes back); answers are kept in {search.kept}")
     print("odd: Ctrl-C ends it and writes the ranking", flush=True)
     with suppress(KeyboardInterrupt):  # which uvicorn raises again, when it has stopped

@@ -20,6 +20,7 @@ from PIL import Image
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
 from hiwl.core.registry import weights_folder
+from hiwl.core.sums import content_of
 from hiwl.model.answer import IMAGE, Embedded, Model
 from hiwl.model.components import Components
 from hiwl.model.pixels import Pixels
@@ -39,6 +40,8 @@ class How(NamedTuple):
     weights: str
     node: str
     components: int | None
+    model: str
+    """What the weights contain (:func:`hiwl.core.sums.content_of`), as their name may come to mean others."""
 
 
 def main(paths: list[str], output: str, weights: str, node: str, components: int | None) -> None:
@@ -47,10 +50,11 @@ def main(paths: list[str], output: str, weights: str, node: str, components: int
     Raises:
         HiwlError: an input or option is not usable, or parts of another run lie beside the output.
     """
-    how, out = How(weights, node, components), Path(output)
+    out = Path(output)
     if out.suffix.lower() != ".parquet":
         raise HiwlError(f"{out}: features are kept in Parquet; name it .parquet")
     inputs, folder = inputs_of(paths, out), weights_folder(weights)
+    how = How(weights, node, components, content_of(folder))
     see = Eye(Model.load(folder), folder, how)
     with parts_of(out, inputs, folder, how._asdict()) as parts:
         start = time.perf_counter()
@@ -68,9 +72,9 @@ class Eye:
         if how.node not in model.classifier.nodes:
             raise HiwlError(f"--node {how.node}: the model has {', '.join(model.classifier.nodes)}")
         self._model, self._how = model, how
-        self._components = Components.load(folder / how.node) if how.components else None
+        self._components = None if how.components is None else Components.load(folder / how.node)
         self.width = model.classifier.nodes[how.node].width
-        if how.components:
+        if how.components is not None:
             if self._components is None:
                 raise HiwlError(f"{how.weights}: no components were fitted for it; leave --components out")
             if not 0 < how.components <= len(self._components.axes):

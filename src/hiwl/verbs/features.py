@@ -16,7 +16,9 @@ from hiwl.core.files import digest, replacing
 from hiwl.core.settings import settings
 from hiwl.model.components import Features
 from hiwl.model.tree import Ints
-from hiwl.verbs.embed import FEATURE, MADE_BY, PICTURE, How
+from hiwl.verbs.embed import ERROR, FEATURE, MADE_BY, PICTURE, How
+
+ROW = "row"
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -110,3 +112,18 @@ class FeatureTable:
         column = self._file.read_row_group(number, [FEATURE])[FEATURE].combine_chunks()
         values: Features = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width).astype(np.float32)
         return values
+
+
+def telling(given: pd.DataFrame) -> dict[str, pd.Series]:
+    """The columns of a table of features that tell its galaxies apart, and the number of the row, as text."""
+    columns = [name for name in given if name not in (ERROR, ROW) and given[name].is_unique]
+    return {str(name): given[name].astype(str) for name in columns} | {ROW: pd.Series(range(len(given))).astype(str)}
+
+
+def naming(given: pd.DataFrame, other: pd.DataFrame) -> str | None:
+    """The column by which another table, of text, names the galaxies of a table of features: of those that tell these
+    apart the one that names most, paths and IDs before others, as ranks and numbers tell apart too; None without any.
+    """
+    known = {name: int(other[name].isin(values).sum()) for name, values in telling(given).items() if name in other}
+    named = [name for name in known if known[name] and name.lower().endswith(("path", "id"))]
+    return max(named or known, key=lambda name: known[name], default=None)

@@ -20,7 +20,7 @@ def read_labels(path: Path, images: str | None, columns: list[str]) -> tuple[Fil
     """The labelled pictures of a table, the classes, and for every picture their shares: 1 and 0, or the fractions in
     several `columns`. The table has paths, or, where `images` are given, a column that names them.
 
-    Rows without a label are left out.
+    Rows without a label are left out, and counted.
 
     Raises:
         HiwlError: a table, a column or a cell is not what is needed, or a picture is labelled twice.
@@ -28,6 +28,8 @@ def read_labels(path: Path, images: str | None, columns: list[str]) -> tuple[Fil
     files = _pictures(path, images)
     classes, shares = read_targets(path, files.given, columns)
     labelled = np.flatnonzero(~np.isnan(shares).any(axis=1))
+    if without := len(shares) - len(labelled):
+        print(f"learn: {without:,} of {len(shares):,} rows have no label, and are left out")
     given = files.given.iloc[labelled].reset_index(drop=True)
     if (again := given[PATH].duplicated()).any():
         raise HiwlError(f"{path}: {given[PATH][again].iloc[0]} is labelled twice; keep one row of it")
@@ -47,7 +49,7 @@ def read_targets(path: Path, table: pd.DataFrame, columns: list[str]) -> tuple[l
         told = f"no column {', '.join(unknown)}" if columns else "which column has the labels is not clear"
         raise HiwlError(f"{path}: {told}; name it with --column, of {', '.join(map(str, table))}")
     text = table[columns].astype("string").apply(lambda column: column.str.strip())
-    text = text.mask(text.isin(["", "nan", "NaN", "None"]))
+    text = text.mask(text.isin(["", "nan", "NaN"]))
     if len(columns) > 1:
         classes, shares = columns, _fractions(path, text)
     else:
@@ -77,6 +79,8 @@ def _fractions(path: Path, text: pd.DataFrame) -> Floats:
         column = str(wrong.columns[int(np.argmax(wrong.iloc[row]))])
         raise HiwlError(f"{path}: {column} is {text[column].iloc[row]!r}; fractions are numbers between 0 and 1")
     values = numbers.to_numpy(np.float64, na_value=np.nan)
+    if nowhere := [str(name) for name, total in zip(numbers, np.nansum(values, axis=0), strict=True) if not total]:
+        raise HiwlError(f"{path}: {nowhere[0]} is above 0 nowhere; leave that --column out")
     totals = values.sum(axis=1, keepdims=True)
     return np.where(totals > 0, values / np.where(totals > 0, totals, 1), np.nan)
 
@@ -98,5 +102,5 @@ def _pictures(path: Path, images: str | None) -> Files:
     if lost := len(table) - sum(known[ids]):
         print(f"learn: {lost:,} of {len(table):,} rows name no picture of {images} (by {ids}), and are left out")
     table = table[known[ids]].reset_index(drop=True)
-    table[PATH] = [f"{images}/{pictures.of(cell)}" for cell in table[ids]]
+    table[PATH] = [f"{Path(images)}/{pictures.of(cell)}" for cell in table[ids]]
     return Files(table, archive=None if Path(images).is_dir() else pictures)

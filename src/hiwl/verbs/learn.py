@@ -189,7 +189,11 @@ def _look(given: Files, classes: list[str], targets: Floats, node: Node, start: 
 
 
 def split(task: Task) -> tuple[Ints, Ints]:
-    """Rows to learn from and rows held out, where there are classes within each."""
+    """Rows to learn from and rows held out, each class among both.
+
+    Raises:
+        HiwlError: there are too few galaxies of a class.
+    """
     counts = np.bincount(task.labels, minlength=len(task.classes))
     if len(task.labels) < 2 * len(task.classes) or (counts.min() < 2 and not task.is_soft):
         rare = task.classes[int(counts.argmin())]
@@ -199,6 +203,9 @@ def split(task: Task) -> tuple[Ints, Ints]:
     taught, checked = train_test_split(
         np.arange(len(task.labels)), test_size=held_out, stratify=within, random_state=SEED
     )
+    for name, share in zip(task.classes, task.targets[taught].sum(axis=0), strict=True):
+        if not share:
+            raise HiwlError(f"{name}: above 0 in too few rows to learn from some and check by others; label more")
     return np.sort(taught), np.sort(checked)
 
 
@@ -324,7 +331,7 @@ def _finish(folder: Path, node: Node, task: Task, taught: Ints, held_out: Ints, 
     export(node)
     seen = node.ask(task.pictures, held_out)
     labels = task.labels[held_out]
-    temperature = fit_temperature(seen.logits, labels)
+    temperature = fit_temperature(seen.logits, task.targets[held_out])
     if len(labels) < MANY:  # few right answers say nothing for more certainty
         temperature = max(1.0, temperature)
         print(f"learn: {len(labels)} galaxies held out calibrate the answers; take probabilities and sets as rough")
@@ -345,7 +352,9 @@ def _finish(folder: Path, node: Node, task: Task, taught: Ints, held_out: Ints, 
     }
     if len(task.classes) == 2 and len(set(labels.tolist())) == 2:
         said |= {"auroc": float(roc_auc_score(labels, shares[:, 1]))}
-        said |= {"average_precision": float(average_precision_score(labels, shares[:, 1]))}
+        rarer = int(np.bincount(labels).argmin())  # of the other, a high precision would mean nothing
+        said["average_precision"] = float(average_precision_score(labels == rarer, shares[:, rarer]))
+        said["average_precision_of"] = task.classes[rarer]
     if task.is_soft:
         said["mean_absolute_error"] = float(np.abs(shares - task.targets[held_out]).mean())
     return said

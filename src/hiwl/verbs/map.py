@@ -24,7 +24,7 @@ from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
 from hiwl.survey.text_table import read_text_table
 from hiwl.verbs.embed import ERROR, link
-from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.features import FeatureTable, naming, telling
 
 TEMPLATE = Path(__file__).with_name("map.html.jinja")
 LEAST, MOST = 5, 50_000
@@ -50,7 +50,7 @@ def main(features: str, more: str | None, output: str) -> None:
         raise HiwlError(f"{features}: {len(rows)} galaxies with features; a map needs {LEAST}")
     told = table.given if more is None else _with(table.given, Path(more), table.path)
     rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:MOST])
-    print(f"map: placing {len(rows):,} galaxies; of ten thousands it takes minutes", flush=True)
+    print(f"map: placing {len(rows):,} galaxies; tens of thousands take minutes", flush=True)
     places = tsne.embed(_leading(seen[rows]))
     shown = told.iloc[rows].drop(columns=ERROR).reset_index(drop=True)
     values: dict[str, Any] = {
@@ -77,16 +77,16 @@ def _leading(features: Features) -> Features:
 def _with(given: pd.DataFrame, path: Path, features: Path) -> pd.DataFrame:
     """`given`, and the columns of another table that names its galaxies by one that both have."""
     other = read_text_table(path)
-    shared = [name for name in other if name in given and other[name].is_unique and given[name].is_unique]
-    known = {str(name): int(other[name].isin(given[name].astype(str)).sum()) for name in shared}
-    named = [name for name in known if known[name] and name.lower().endswith(("path", "id"))]  # a rank is unique too
-    key = max(named or known, key=lambda name: known[name], default="")
-    if not known.get(key):
-        raise HiwlError(f"{path}: no column tells galaxies as one of {features} does ({', '.join(map(str, given))})")
-    print(f"map: {path} tells of {known[key]:,} of {len(given):,} galaxies, by {key}")
-    new = [name for name in other if name not in given]
+    key, tell = naming(given, other), telling(given)
+    known = 0 if key is None else int(other[key].isin(tell[key]).sum())
+    if key is None or not known:
+        raise HiwlError(f"{path}: no column tells galaxies as one of {features} does ({', '.join(tell)})")
+    if (again := other[key].duplicated()).any():
+        raise HiwlError(f"{path}: {key} {other[key][again].iloc[0]} appears twice; keep one row of it")
+    print(f"map: {path} tells of {known:,} of {len(given):,} galaxies, by {key}")
+    new = [name for name in other if name not in (*given, key)]
     told = other.replace("", np.nan).set_index(key)[new].apply(_as_numbers)
-    aligned = told.reindex(given[key].astype(str)).set_axis(given.index)
+    aligned = told.reindex(tell[key]).set_axis(given.index)
     return pd.concat([given, aligned], axis=1)
 
 

@@ -13,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing, write_text
 from hiwl.verbs.embed import link
-from hiwl.verbs.features import FeatureTable
-from hiwl.verbs.search import ANSWER, Search
+from hiwl.verbs.features import FeatureTable, telling
+from hiwl.verbs.parts import only_writer
+from hiwl.verbs.search import ANSWER, PATH, Search
 
 TOP = 60  # on the page of the ranking
 TEMPLATE = Path(__file__).with_name("odd.html.jinja")
@@ -24,17 +25,23 @@ def main(features: str, answers: str | None, output: str, ask: bool, port: int) 
     """Write the ranking as a table, and the first of it as a page beside it.
 
     Raises:
-        HiwlError: the table of features or of answers is not usable.
+        HiwlError: the table of features or of answers is not usable, or the port is taken.
     """
     out = Path(output)
     if out.suffix.lower() != ".csv":
         raise HiwlError(f"{out}: the ranking is a table; name it .csv")
+    if answers and not ask and not Path(answers).exists():
+        raise HiwlError(f"{answers}: not found; with --ask it is begun")
     table = FeatureTable(Path(features))
-    search = Search(table, Path(answers) if answers else Path(features).with_suffix(".answers.csv"))
+    kept = Path(answers) if answers else Path(features).with_suffix(".answers.csv")
     if ask:
         from hiwl.verbs.asking import ask as ask_on_page
 
-        ask_on_page(search, port)
+        with only_writer(kept):
+            search = Search(table, kept)
+            ask_on_page(search, port)
+    else:
+        search = Search(table, kept)
     ranking = search.ranking()
     with replacing(out) as beside:
         ranking.to_csv(beside, index=False)
@@ -47,7 +54,8 @@ def main(features: str, answers: str | None, output: str, ask: bool, port: int) 
 def _write_page(search: Search, ranking: pd.DataFrame, to: Path) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = ranking.head(TOP)
-    names = search.names()
+    by = telling(search.table.given)
+    names = by.get(PATH, next(iter(by.values())))
     galaxies = [
         {
             "name": names.iloc[int(one["row"])],

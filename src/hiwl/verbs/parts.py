@@ -20,7 +20,7 @@ from tqdm import tqdm
 import hiwl
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, digest, replacing, write_json
-from hiwl.core.sums import SUMS
+from hiwl.core.sums import content_of
 from hiwl.model.answer import is_nothing
 from hiwl.survey.inputs import Input, find
 
@@ -76,15 +76,22 @@ def parts_of(out: Path, inputs: list[Input], weights: Path, options: dict[str, A
     Raises:
         HiwlError: parts of another run lie there.
     """
-    known_by = options | {"weights": digest((weights / SUMS).read_text())[:16], "hiwl": hiwl.__version__}
+    known_by = options | {"weights": content_of(weights), "hiwl": hiwl.__version__}
     known_by |= {"inputs": digest([one.names for one in inputs])[:16], "rows": sum(map(len, inputs))}
     folder = out.with_name(f".{out.name}.parts")
     out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        yield Parts(folder, inputs, _begun(folder, known_by))
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Wait for whichever process of this machine writes `out`, and let none other do so meanwhile."""
     # Not beside the output, where it would stay.
     lock = Path(tempfile.gettempdir(), f"hiwl-{digest(str(out.resolve()))[:16]}.lock")
     with alone(lock, f"writes {out}"):
-        yield Parts(folder, inputs, _begun(folder, known_by))
-        shutil.rmtree(folder)
+        yield
 
 
 def _begun(parts: Path, known_by: dict[str, Any]) -> int:

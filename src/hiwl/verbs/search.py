@@ -10,22 +10,21 @@ from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
-from hiwl.measure.interest import ANSWERS, AT_ONCE, Interest
+from hiwl.measure.interest import ANSWERS, AT_ONCE, NEIGHBOUR, Interest
 from hiwl.model.tree import Floats
 from hiwl.survey.text_table import read_text_table
 from hiwl.verbs.embed import ERROR
-from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.features import ROW, FeatureTable, naming, telling
 
 ANSWER, PATH = "answer", "path"
-NEIGHBOUR = 5
-_OWN = ("row", "apart", "expected", "deviation", ANSWER)
+_OWN = (ROW, "apart", "expected", "deviation", ANSWER)
 
 
 class Search:
     """The galaxies of a table, what was answered about them, and which to ask about next."""
 
     def __init__(self, table: FeatureTable, kept: Path) -> None:
-        """Go on with the answers in the file `kept`, if it is there."""
+        """Go on with the answers in the file `kept`, if it is there; whatever else it says stays in it."""
         self.table, self.kept = table, kept
         features = table.features()
         self._rows = np.flatnonzero(~np.isnan(features[:, 0]))
@@ -36,7 +35,8 @@ class Search:
         self._place = {int(row): place for place, row in enumerate(self._rows)}
         self.apart = _from_neighbours(table, features[self._rows])
         self._interest = Interest(features[self._rows], self.apart)
-        self.answers: dict[int, int] = _read(kept, table) if kept.exists() else {}
+        self._kept = Kept(kept, table)
+        self.answers = self._kept.answers
         """By row of the table, in the order in which they were given."""
         self._queue: list[int] = []
         self._lock = threading.RLock()
@@ -58,7 +58,7 @@ class Search:
         with self._lock:
             self.answers.pop(row, None)
             self.answers[row] = answer
-            self._keep()
+            self._kept.write(self.answers)
             if row in self._queue:
                 self._queue.remove(row)
             if not self._queue:
@@ -69,7 +69,7 @@ class Search:
         with self._lock:
             if self.answers:
                 row, _ = self.answers.popitem()
-                self._keep()
+                self._kept.write(self.answers)
                 self._queue.insert(0, row)
 
     def ranking(self) -> pd.DataFrame:
@@ -80,7 +80,7 @@ class Search:
             ranked = self.table.given.iloc[self._rows].drop(columns=ERROR)
             ranked = ranked.rename(columns={name: f"given_{name}" for name in ranked if name in _OWN})
             own = {
-                "row": self._rows,
+                ROW: self._rows,
                 "apart": self.apart.round(5),
                 "expected": self._interest.mean.round(4),
                 "deviation": self._interest.deviation.round(4),
@@ -90,25 +90,12 @@ class Search:
             by = "expected" if self.answers else "apart"
             return ranked.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
-    def names(self) -> pd.Series:
-        """By what a table of answers knows galaxies: path, else the first column that tells them apart, else row."""
-        names = _telling(self.table)
-        return names[next(column for column in (PATH, *names) if column in names)]
-
     def _learn(self) -> None:
         self._interest.learn(self._known())
         self._queue = self._rows[self._interest.next(AT_ONCE)].tolist()
 
     def _known(self) -> dict[int, float]:
         return {self._place[row]: float(answer) for row, answer in self.answers.items()}
-
-    def _keep(self) -> None:
-        names = self.names()
-        kept = pd.DataFrame(
-            {names.name: names.iloc[list(self.answers)].to_numpy(), ANSWER: list(self.answers.values())}
-        )
-        with replacing(self.kept) as beside:
-            kept.to_csv(beside, index=False)
 
 
 def _from_neighbours(table: FeatureTable, features: "np.ndarray[Any, np.dtype[np.float32]]") -> Floats:
@@ -120,29 +107,54 @@ def _from_neighbours(table: FeatureTable, features: "np.ndarray[Any, np.dtype[np
     return np.concatenate(parts)
 
 
-def _telling(table: FeatureTable) -> dict[str, pd.Series]:
-    """The columns that tell galaxies apart, and the number of the row, as text."""
-    given = table.given.drop(columns=ERROR)
-    telling = {str(name): given[name].astype(str) for name in given if given[name].is_unique and name != "row"}
-    return telling | {"row": pd.Series(range(len(table)), name="row").astype(str)}
+class Kept:
+    """A person's table of answers: a column that names galaxies, `answer`, and whatever else it says."""
 
+    def __init__(self, path: Path, table: FeatureTable) -> None:
+        """The one in the file `path`, if it is there; else a new one.
 
-def _read(kept: Path, table: FeatureTable) -> dict[int, int]:
-    """The answers in a table, by row."""
-    said, telling = read_text_table(kept), _telling(table)
-    shared = [name for name in said if name != ANSWER and name in telling]
-    if ANSWER not in said or not shared:
-        raise HiwlError(
-            f"{kept}: a column {ANSWER!r} and one that tells galaxies as in {table.path} are needed "
-            f"({', '.join(telling)}); found {', '.join(map(str, said))}"
-        )
-    row_of = {name: row for row, name in enumerate(telling[shared[0]])}
-    readable = table.given[ERROR].isna().to_numpy()
-    answers: dict[int, int] = {}
-    for name, answer in zip(said[shared[0]], said[ANSWER], strict=True):
-        if str(answer).strip() not in map(str, ANSWERS):
-            raise HiwlError(f"{kept}: {name}: answer {answer!r}; answers are 1 (dull) to 5")
-        if (row := row_of.get(str(name))) is None or not readable[row]:
-            raise HiwlError(f"{kept}: {name}: no galaxy of {table.path} that could be read")
-        answers[row] = int(str(answer))
-    return answers
+        Raises:
+            HiwlError: it has no such columns, or an answer that is none, or none to a galaxy of the `table`.
+        """
+        self.path, self._telling = path, telling(table.given)
+        self._key = next(name for name in (PATH, *self._telling) if name in self._telling)
+        self._told = pd.DataFrame(columns=[self._key, ANSWER], dtype=str)
+        self._rows: list[int | None] = []
+        """Of the table of features, a line."""
+        self.answers: dict[int, int] = {}
+        """By row of the table of features, in the order of the file."""
+        if path.exists():
+            self._read(table)
+
+    def write(self, answers: dict[int, int]) -> None:
+        """Write these answers by row: where the file names a galaxy there, others below."""
+        told = self._told.copy()
+        told[ANSWER] = [
+            said if row is None else str(answers.get(row, ""))
+            for row, said in zip(self._rows, told[ANSWER], strict=True)
+        ]
+        new = [row for row in answers if row not in self._rows]
+        more = pd.DataFrame({self._key: self._telling[self._key].iloc[new], ANSWER: [str(answers[row]) for row in new]})
+        with replacing(self.path) as beside:
+            pd.concat([told, more]).to_csv(beside, index=False)
+
+    def _read(self, table: FeatureTable) -> None:
+        self._told = read_text_table(self.path)
+        key = naming(table.given, self._told)
+        if ANSWER not in self._told or key is None:
+            raise HiwlError(
+                f"{self.path}: a column {ANSWER!r} and one that tells galaxies as in {table.path} are needed "
+                f"({', '.join(self._telling)}); found {', '.join(map(str, self._told))}"
+            )
+        self._key = key
+        row_of = {name: row for row, name in enumerate(self._telling[key])}
+        readable = table.given[ERROR].isna().to_numpy()
+        self._rows = [row_of.get(name) for name in self._told[key]]
+        for name, said, row in zip(self._told[key], self._told[ANSWER], self._rows, strict=True):
+            if not said:
+                continue
+            if (answer := said.removesuffix(".0")) not in map(str, ANSWERS):  # .0 as pandas writes beside empty cells
+                raise HiwlError(f"{self.path}: {name}: answer {said!r}; answers are 1 (dull) to 5")
+            if row is None or not readable[row]:
+                raise HiwlError(f"{self.path}: {name}: no galaxy of {table.path} that could be read")
+            self.answers[row] = int(answer)

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -20,8 +21,6 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
     Raises:
         HiwlError: there is no such model, or the port is taken.
     """
-    import socket
-
     import uvicorn
 
     os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(timeout)  # MLflow's; the model reads it too
@@ -29,12 +28,7 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((host, port))
-        except OSError as error:
-            raise HiwlError(f"{host}:{port}: {error.strerror}; name another --port or --host") from None
+    check_port(host, port)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn stops, then raises it again
     app = create(load(weights), Limits(megabytes << 20, requests))
     print(f"serve: http://{host}:{port}/ (Ctrl-C stops)", flush=True)
@@ -48,6 +42,20 @@ def main(weights: str, host: str, port: int, timeout: int, megabytes: int, reque
         app, host, port, log_level="warning", timeout_graceful_shutdown=timeout, limit_concurrency=8 * requests
     )
     Server(config).run()
+
+
+def check_port(host: str, port: int) -> None:
+    """See to it that there is such a port, and that it is free.
+
+    Raises:
+        HiwlError: it is not.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise HiwlError(f"{host}:{port}: {error.strerror}; name another --port") from None
 
 
 def load(weights: str) -> "mlflow.pyfunc.PyFuncModel":  # type: ignore[name-defined]  # noqa: F821

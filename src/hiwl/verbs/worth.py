@@ -1,4 +1,4 @@
-"""`hiwl worth NAME=FEATURES...`: what features are worth, judged by the votes on galaxies that no training has seen.
+"""`hiwl worth NAME=FEATURES...`: what features are worth, judged by the votes on galaxies outside the training set.
 
 Each of `hiwl embed`'s tables, of pictures named after their galaxies, leaves a record ``results/features/<name>.json``;
 NAME=FILE+FILE joins two, and GROUP/NAME=FILE is told in a table of its group. With `--train`, the networks that made
@@ -52,8 +52,8 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
     for given in features:
         assert votes and mixture
         name, equals, paths = given.partition("=")
-        if not equals:
-            raise HiwlError(f"{given}: expected NAME=FILE")
+        if not equals or name.startswith(f"{TAUGHT.name}/"):
+            raise HiwlError(f"{given}: expected NAME=FILE or GROUP/NAME=FILE, of any group but {TAUGHT.name}")
         tables = [FeatureTable(Path(path)) for path in paths.split("+")]
         judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
         data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
@@ -71,8 +71,8 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
 def _teach(given: str, tables: list[FeatureTable], judged: pd.DataFrame, train: str, said: dict[str, Any]) -> None:
     """Measure the network that made the features `given`, once these have been."""
     name, how = given.partition("=")[0], tables[0].how
-    if len(tables) > 1 or how.node != ROOT or how.components or "path" not in tables[0].given:
-        raise HiwlError(f"{given}: --train teaches one network: give one table of all features of a root, from files")
+    if len(tables) > 1 or how.node != ROOT or how.components or "/" in name:
+        raise HiwlError(f"{given}: --train teaches one network: give NAME=FILE, of all features of a root")
     record = RECORDS / f"{name}.json"
     if not record.exists() or any(json.loads(record.read_text())[key] != value for key, value in said.items()):
         raise HiwlError(f"{record}: not of these features; measure them first, without --train")
@@ -82,15 +82,17 @@ def _teach(given: str, tables: list[FeatureTable], judged: pd.DataFrame, train: 
 
 
 def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path) -> pd.DataFrame:
-    """By galaxy, of those that every table has and no training has seen: votes, class, row in each table, and whether
-    it is of the natural `mixture`."""
-    every, natural = (read_table(path).set_index(ID) for path in (votes, mixture))
+    """By galaxy, of those that every table has and that are not of the training set: votes, class, row in each table,
+    and whether it is of the natural `mixture`."""
+    every, natural = (_by_galaxy(path) for path in (votes, mixture))
     told = pd.concat([every, natural[~natural.index.isin(every.index)]]).reindex(columns=COLUMNS)
-    split = read_table(splits).set_index(ID)
+    split = _by_galaxy(splits)
     told["class"] = split["class"].reindex(told.index)
     told["is_natural"] = told.index.isin(natural.index)
     told = told[~told.index.isin(split.index[split["split"] == "training"])]
     for number, table in enumerate(tables):
+        if "path" not in table.given:
+            raise HiwlError(f"{table.path}: no paths, by which galaxies are known; `hiwl embed` a folder or archive")
         given = table.given[table.given["error"].isna()]
         names = given["path"].str.rsplit("/", n=1).str[-1].map(without_suffix)
         row = pd.Series(given.index, index=names)
@@ -106,6 +108,13 @@ def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path
         if min(has, known - has) <= worth.NEAREST:
             raise HiwlError(f"{tables[0].path}: {tag}: {has} of {known} galaxies have it, too few to measure by")
     return told.sort_index()
+
+
+def _by_galaxy(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if ID not in table:
+        raise HiwlError(f"{path}: no column {ID!r}; found {', '.join(map(str, table.columns[:8]))}")
+    return table.set_index(ID)
 
 
 def _without_place(how: How) -> dict[str, Any]:
