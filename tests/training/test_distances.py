@@ -150,7 +150,7 @@ def test_what_cannot_learn_distances_is_refused() -> None:
 
 @pytest.mark.process
 def test_processes_that_share_a_batch_follow_the_same_class_means(tmp_path: Path) -> None:
-    spawn(follow_half, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(follow_half, (tmp_path,), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert torch.equal(first, second)
     assert torch.allclose(first, followed(slice(None)), atol=1e-6)

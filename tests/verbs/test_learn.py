@@ -65,6 +65,11 @@ def test_what_was_learned_is_a_model_like_any_other(
     assert len(numbers["validation_loss_by_rate"]) == (0 if train == "probe" else 3)
     again = Start.of(str(out))
     assert (again.backbone, again.seen["input"]) == ("test_resnet", 112)
+    choice = json.loads((out / CHOICE_FILE).read_text())
+    choice["nodes"]["root"]["dimension"] = 8
+    (out / CHOICE_FILE).write_text(json.dumps(choice))
+    with pytest.raises(HiwlError, match="it learned distances, and its embedding would be lost"):
+        Start.of(str(out))
 
 
 def test_a_model_is_a_start_and_keeps_all_but_its_last_layer(labels: Path) -> None:

@@ -67,7 +67,11 @@ class Start(NamedTuple):
 
     @classmethod
     def of(cls, start: str) -> Self:
-        """From a model, or <network>:<weights>, which are `scratch`, `hub`, `hub:<tag>` or a safetensors file."""
+        """From a model, or <network>:<weights>, which are `scratch`, `hub`, `hub:<tag>` or a safetensors file.
+
+        Raises:
+            HiwlError: there are no such weights, or they end in an embedding.
+        """
         network, colon, weights = start.partition(":")
         is_model = not colon or network in ("models", "runs")
         folder = weights_folder(start) if is_model else pretrained(LIKE)
@@ -76,6 +80,10 @@ class Start(NamedTuple):
         seen = {name: node[name] for name in ("input", "mean", "std")}
         pack = {name: choice[name] for name in ("crop", "side", "small", "fits") if name in choice}
         if is_model:
+            if node.get("dimension"):
+                raise HiwlError(
+                    f"--start {start}: it learned distances, and its embedding would be lost; start from another"
+                )
             checkpoint = folder / ROOT / node["file"]
             return cls(node["backbone"], sha256(checkpoint), checkpoint, seen, pack)
         if weights != "scratch":  # what has seen other pictures expects them as they were
