@@ -39,7 +39,8 @@ def test_the_mean_over_eight_views_is_the_same_for_all_eight_symmetries(model: N
 def test_one_view_is_the_picture_as_it_is_and_temperature_softens(model: Node) -> None:
     pictures = torch.randint(256, (5, SIDE, SIDE, 3), dtype=torch.uint8)
     rows = np.arange(5)
-    assert torch.equal(model.ask(pictures, rows, range(8)).logits[0], model.ask(pictures, rows).logits[0])
+    # To rounding alone: some CPUs add up in another order where a batch is larger.
+    torch.testing.assert_close(model.ask(pictures, rows, range(8)).logits[0], model.ask(pictures, rows).logits[0])
     hot, cold = answers(model, pictures, 1, 10), answers(model, pictures, 1)
     assert (hot.max(axis=1) < cold.max(axis=1)).all()
     assert (hot.argmax(axis=1) == cold.argmax(axis=1)).all()
