@@ -7,7 +7,7 @@ import pytest
 
 import hiwl
 from hiwl.core.errors import HiwlError
-from hiwl.core.sums import content_of
+from hiwl.core.sums import digest_of_sums
 from hiwl.model.components import Components
 from hiwl.verbs import embed, similar
 from hiwl.verbs.features import FeatureTable
@@ -22,7 +22,7 @@ def run(tmp_path: Path, name: str, node: str = "root", components: int | None = 
 def test_each_picture_gets_its_nodes_features_and_what_cannot_be_read_says_so(features: Path, tmp_path: Path) -> None:
     table = FeatureTable(features)
     assert len(table) == 42
-    assert table.how == embed.How("models/choice", "root", None, content_of(Path("models/choice")))
+    assert table.how == embed.How("models/choice", "root", None, digest_of_sums(Path("models/choice")))
     given = table.given
     files = given["path"].str.rsplit("/").str[-1].tolist()
     assert given["error"].notna().tolist() == [file in ("broken.jpg", "bläck.png") for file in files]
@@ -96,7 +96,7 @@ def test_an_index_is_made_once_for_a_table_and_anew_when_that_changes(features: 
 
 def test_the_options_are_kept_with_the_features(features: Path) -> None:
     said = json.loads(pq.read_schema(features).metadata[b"hiwl"])
-    model = content_of(Path("models/choice"))
+    model = digest_of_sums(Path("models/choice"))
     assert said == {"weights": "models/choice", "node": "root", "components": None, "model": model}
 
 

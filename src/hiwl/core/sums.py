@@ -28,7 +28,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     return {name: content for content, name in (line.split("  ", 1) for line in lines)}
 
 
-def content_of(folder: Path) -> str:
+def digest_of_sums(folder: Path) -> str:
     """By what the model in a folder is known, wherever it lies: 16 hex digits.
 
     Raises:

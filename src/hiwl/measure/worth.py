@@ -27,6 +27,13 @@ THRESHOLDS = (0.3, 0.5, 0.7)
 ANSWERS = (0, 20, 50, 100, 200, 500)
 SHARE = 0.8
 """Of the galaxies, which each seed searches."""
+WORDS = {
+    "odd": "judged odd by more than half",
+    "ring": "a ring by more than a fifth",
+    "merger": "merging by more than a fifth",
+    "bar": "barred by more than half",
+    "tight arms": "of tight arms by most",
+}
 LABELS = (10, 30, 100, 300, 1000)
 
 
@@ -46,11 +53,11 @@ def tags_of(votes: pd.DataFrame, classes: "pd.Series[str]") -> dict[str, Tag]:
     arms = votes[["Class10.1", "Class10.2", "Class10.3"]].sum(axis=1, min_count=3)
     bars = votes["Class3.1"] + votes["Class3.2"]
     found = {
-        "odd": _tag("judged odd by more than half", votes[ODD], 0.5),
-        "ring": _tag("a ring by more than a fifth", votes["Class8.1"], 0.2),
-        "merger": _tag("merging by more than a fifth", votes["Class8.6"], 0.2),
-        "bar": _tag("barred by more than half", (votes["Class3.1"] / bars).where(votes["Class2.2"] > 0.5), 0.5),
-        "tight arms": _tag("of tight arms by most", (votes["Class10.1"] / arms).where(votes["Class4.1"] > 0.5), 0.5),
+        "odd": _tag(WORDS["odd"], votes[ODD], 0.5),
+        "ring": _tag(WORDS["ring"], votes["Class8.1"], 0.2),
+        "merger": _tag(WORDS["merger"], votes["Class8.6"], 0.2),
+        "bar": _tag(WORDS["bar"], (votes["Class3.1"] / bars).where(votes["Class2.2"] > 0.5), 0.5),
+        "tight arms": _tag(WORDS["tight arms"], (votes["Class10.1"] / arms).where(votes["Class4.1"] > 0.5), 0.5),
     }
     clean = classes.notna().to_numpy(bool)
     return found | {

@@ -20,7 +20,7 @@ from PIL import Image
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
 from hiwl.core.registry import weights_folder
-from hiwl.core.sums import content_of
+from hiwl.core.sums import digest_of_sums
 from hiwl.model.answer import IMAGE, Embedded, Model
 from hiwl.model.components import Components
 from hiwl.model.pixels import Pixels
@@ -41,7 +41,7 @@ class How(NamedTuple):
     node: str
     components: int | None
     model: str
-    """What the weights contain (:func:`hiwl.core.sums.content_of`), as their name may come to mean others."""
+    """What the weights contain (:func:`hiwl.core.sums.digest_of_sums`), as their name may come to mean others."""
 
 
 def main(paths: list[str], output: str, weights: str, node: str, components: int | None) -> None:
@@ -54,7 +54,7 @@ def main(paths: list[str], output: str, weights: str, node: str, components: int
     if out.suffix.lower() != ".parquet":
         raise HiwlError(f"{out}: features are kept in Parquet; name it .parquet")
     inputs, folder = inputs_of(paths, out), weights_folder(weights)
-    how = How(weights, node, components, content_of(folder))
+    how = How(weights, node, components, digest_of_sums(folder))
     see = Eye(Model.load(folder), folder, how)
     with parts_of(out, inputs, folder, how._asdict()) as parts:
         start = time.perf_counter()

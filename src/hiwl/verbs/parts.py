@@ -20,7 +20,7 @@ from tqdm import tqdm
 import hiwl
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, digest, replacing, write_json
-from hiwl.core.sums import content_of
+from hiwl.core.sums import digest_of_sums
 from hiwl.model.answer import is_nothing
 from hiwl.survey.inputs import Input, find
 
@@ -76,7 +76,7 @@ def parts_of(out: Path, inputs: list[Input], weights: Path, options: dict[str, A
     Raises:
         HiwlError: parts of another run lie there.
     """
-    known_by = options | {"weights": content_of(weights), "hiwl": hiwl.__version__}
+    known_by = options | {"weights": digest_of_sums(weights), "hiwl": hiwl.__version__}
     known_by |= {"inputs": digest([one.names for one in inputs])[:16], "rows": sum(map(len, inputs))}
     folder = out.with_name(f".{out.name}.parts")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
 from hiwl.core.registry import weights_folder
-from hiwl.core.sums import content_of
+from hiwl.core.sums import digest_of_sums
 from hiwl.model.answer import IMAGE, Model
 from hiwl.model.components import Features
 from hiwl.verbs.embed import ERROR, Eye, link, thumbnail
@@ -64,7 +64,7 @@ def _of_picture(table: FeatureTable, name: str) -> tuple[Features, bytes | None]
     if not Path(name).is_file():
         raise HiwlError(f"{name}: neither a galaxy of {table.path} nor a picture")
     folder = weights_folder(table.how.weights)
-    if content_of(folder) != table.how.model:
+    if digest_of_sums(folder) != table.how.model:
         raise HiwlError(f"{table.path}: made by other weights than {table.how.weights} holds now; `hiwl embed` it anew")
     seen = Eye(Model.load(folder), folder, table.how)(pd.DataFrame({IMAGE: [Path(name)]}))
     if seen.errors[0] is not None:

@@ -193,8 +193,9 @@ def write_page() -> None:
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records in a folder, by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """The records in a folder, by name; their tags in today's words."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {name: one | {"tags": one["tags"] | worth.WORDS} for name, one in found.items()}
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
