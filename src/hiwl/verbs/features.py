@@ -18,7 +18,7 @@ from hiwl.model.components import Features
 from hiwl.model.tree import Ints
 from hiwl.verbs.embed import ERROR, FEATURE, MADE_BY, PICTURE, How
 
-ROW = "row"
+PATH, ROW = "path", "row"
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -117,7 +117,15 @@ class FeatureTable:
 def telling(given: pd.DataFrame) -> dict[str, pd.Series]:
     """The columns of a table of features that tell its galaxies apart, and the number of the row, as text."""
     columns = [name for name in given if name not in (ERROR, ROW) and given[name].is_unique]
-    return {str(name): given[name].astype(str) for name in columns} | {ROW: pd.Series(range(len(given))).astype(str)}
+    return {str(name): given[name].astype(str) for name in columns} | {
+        ROW: pd.Series(range(len(given)), name=ROW).astype(str)
+    }
+
+
+def names_of(given: pd.DataFrame) -> pd.Series:
+    """What its galaxies are called: by their paths, else by the first column that tells them apart."""
+    columns = telling(given)
+    return columns.get(PATH, next(iter(columns.values())))
 
 
 def naming(given: pd.DataFrame, other: pd.DataFrame) -> str | None:

@@ -13,9 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing, write_text
 from hiwl.verbs.embed import link
-from hiwl.verbs.features import FeatureTable, telling
+from hiwl.verbs.features import FeatureTable, names_of
 from hiwl.verbs.parts import only_writer
-from hiwl.verbs.search import ANSWER, PATH, Search
+from hiwl.verbs.search import ANSWER, Search
 
 TOP = 60  # on the page of the ranking
 TEMPLATE = Path(__file__).with_name("odd.html.jinja")
@@ -54,8 +54,7 @@ def main(features: str, answers: str | None, output: str, ask: bool, port: int) 
 def _write_page(search: Search, ranking: pd.DataFrame, to: Path) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = ranking.head(TOP)
-    by = telling(search.table.given)
-    names = by.get(PATH, next(iter(by.values())))
+    names = names_of(search.table.given)
     galaxies = [
         {
             "name": names.iloc[int(one["row"])],

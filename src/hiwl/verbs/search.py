@@ -14,9 +14,9 @@ from hiwl.measure.interest import ANSWERS, AT_ONCE, NEIGHBOUR, Interest
 from hiwl.model.tree import Floats
 from hiwl.survey.text_table import read_text_table
 from hiwl.verbs.embed import ERROR
-from hiwl.verbs.features import ROW, FeatureTable, naming, telling
+from hiwl.verbs.features import ROW, FeatureTable, names_of, naming, telling
 
-ANSWER, PATH = "answer", "path"
+ANSWER = "answer"
 _OWN = (ROW, "apart", "expected", "deviation", ANSWER)
 
 
@@ -117,7 +117,7 @@ class Kept:
             HiwlError: it has no such columns, or an answer that is none, or none to a galaxy of the `table`.
         """
         self.path, self._telling = path, telling(table.given)
-        self._key = next(name for name in (PATH, *self._telling) if name in self._telling)
+        self._key = str(names_of(table.given).name)
         self._told = pd.DataFrame(columns=[self._key, ANSWER], dtype=str)
         self._rows: list[int | None] = []
         """Of the table of features, a line."""
