@@ -70,6 +70,20 @@ def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> No
     assert said in Path("docs/results/trees.md").read_text()
 
 
+def test_recalls_on_validation_are_told_the_shorter_way_across(project: Path) -> None:
+    plan_study(STUDY | {"until": "choose"})
+    few: dict[str, Any] = {f"validation_recall_{name}": 0.5 for name in ("E", "S")}
+    for cell in ("two", "one"):
+        keep(1, cell, None, **few)
+    report.main()
+    written = Path("docs/results/trees.md")
+    assert "| | E | S |\n| --- | --- | --- |\n| two layers | 50.00 | 50.00 |" in written.read_text()
+    for cell in ("two", "one"):
+        keep(2, cell, None, **few, validation_recall_DK=0.25)
+    report.main()
+    assert "| | two layers | one layer |\n| --- | --- | --- |\n| E | 50.00 ± 0.00 |" in written.read_text()
+
+
 def report_of(cells: dict[str, dict[str, Any]], until: str = "evaluate") -> Report:
     rows = [{"study": "s", "cell": cell} | row | {"fold": row.get("fold")} for cell, row in cells.items()]
     study = Study.model_validate(

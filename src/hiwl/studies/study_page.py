@@ -8,6 +8,7 @@ import pandas as pd
 
 from hiwl.core.record import Kept
 from hiwl.measure.intervals import over_galaxies, wilson
+from hiwl.model.tree import ROOT
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
@@ -58,10 +59,12 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "cells": cells,
         "compared": report.compared[name],
         "classes": _per_class(study, cells) if is_tested else [],
+        "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
         "tested": {cell: right_share(_counted_once(rows, study)) for cell, rows in cells.items()} if is_tested else {},
         "ACCURACY": paper.ACCURACY,
+        "ROOT": ROOT,
         "silhouettes": [column for column in runs.filter(regex="^silhouette_") if runs[column].notna().any()],
     }
 
@@ -99,13 +102,28 @@ def _counted_once(runs: pd.DataFrame, study: Study) -> list[str]:
     return list(first["file"])
 
 
+def _classes_of(runs: pd.DataFrame, split: str) -> list[str]:
+    """The classes whose recall on this split is known, in the order of the table of runs."""
+    recalls = runs.filter(regex=f"^{split}_recall_").dropna(axis="columns", how="all")
+    return [str(column).removeprefix(f"{split}_recall_") for column in recalls]
+
+
+def _recalls(study: Study, cells: dict[str, pd.DataFrame], classes: Sequence[str]) -> dict[str, dict[str, pd.Series]]:
+    """Of each run on validation, by cell and class, or by class and cell where a row of many classes would be too
+    wide to read."""
+    of = {cell: {name: rows[f"validation_recall_{name}"] for name in classes} for cell, rows in cells.items()}
+    if len(classes) > len(cells):
+        return {name: {study.cells[cell].title: row[name] for cell, row in of.items()} for name in classes}
+    return {study.cells[cell].title: row for cell, row in of.items()} if classes else {}
+
+
 def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """A row a cell and class: recall, precision and F1, over folds of all galaxies together."""
     rows = []
     for cell, runs in cells.items():
         files = _counted_once(runs, study)
         table = measured(files)[1] if len(files) == 1 or study.folds else None
-        for of_class in [str(column).removeprefix("test_recall_") for column in runs.filter(regex="^test_recall_")]:
+        for of_class in _classes_of(runs, "test"):
             row: dict[str, Any] = {"cell": cell, "class": of_class}
             if table is not None:
                 only = table.set_index("class").loc[of_class]
