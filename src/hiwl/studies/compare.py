@@ -107,7 +107,7 @@ def compare(study: Study, runs: pd.DataFrame) -> list[dict[str, Any]]:
         if not len(paired):
             continue
         one: dict[str, Any] = {"cell": cell, "base": base, "pairs": len(paired), "rarest": paired["rarest"].iloc[0]}
-        for name in ("accuracy", "mean_recall", f"recall_{one['rarest']}", "ece"):
+        for name in ("accuracy", "mean_recall", f"recall_{one['rarest']}", "ece", "map_at_r"):
             each = differences(paired, f"validation_{name}")
             if len(each) == len(paired):
                 interval = over_pairs(each, paired)

@@ -13,7 +13,7 @@ from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
 from hiwl.studies.table import answers_of, hours, is_right, measured
-from hiwl.studies.words import environment, percent, signed
+from hiwl.studies.words import between, environment, percent, signed
 
 UNKNOWN = "(not measured)"
 
@@ -58,6 +58,11 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "hours": f"{hours(report.kept, runs['file']):.1f}",
         "cells": cells,
         "compared": report.compared[name],
+        "gains": {
+            one["cell"]: _gap(one["validation_map_at_r"])
+            for one in report.compared[name]
+            if "validation_map_at_r" in one
+        },
         "classes": _per_class(study, cells) if is_tested else [],
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
@@ -81,10 +86,7 @@ def finding(report: Report, name: str) -> str:
 
     def gap(cell: str, of: str = "test") -> str:
         one = by_cell.get(cell, {}).get(of)
-        if one is None:
-            return UNKNOWN
-        interval = one.get("over_galaxies") or one.get("over_pairs")
-        return signed(one["mean"]) + (f" ({signed(interval[0])} to {signed(interval[1])})" if interval else "")
+        return UNKNOWN if one is None else _gap(one)
 
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
@@ -94,6 +96,12 @@ def finding(report: Report, name: str) -> str:
     }
     text = environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
     return "" if UNKNOWN in text else text
+
+
+def _gap(one: dict[str, Any]) -> str:
+    """A difference and its interval, over galaxies where it is known."""
+    interval = one.get("over_galaxies") or one.get("over_pairs")
+    return signed(one["mean"]) + (f" ({between(interval, with_sign=True)})" if interval else "")
 
 
 def _counted_once(runs: pd.DataFrame, study: Study) -> list[str]:
