@@ -55,6 +55,8 @@ def test_what_was_learned_is_a_model_like_any_other(
     said = capsys.readouterr().out
     assert "1 pictures cannot be read, first broken.png" in said
     assert "blue, red from 32 galaxies" in said
+    assert "of which 0.5000 are of the commonest class; lowest recall" in said
+    assert (", which chose the rate too, of which" in said) == (train != "probe")
     check_sums(out, CHOICE_FILE)
     answers = hiwl.load(str(out))([labels.parent / f"{number}.png" for number in range(10)])
     assert answers["error"].isna().all()
@@ -62,6 +64,8 @@ def test_what_was_learned_is_a_model_like_any_other(
         assert (answers["answer"] == ["red", "blue"] * 5).mean() > 0.8
     numbers = json.loads((out / "learned.json").read_text())
     assert numbers["galaxies"] == {"training": 32, "validation": 8}
+    assert list(numbers["recall"]) == ["blue", "red"]
+    assert np.mean(list(numbers["recall"].values())) == pytest.approx(numbers["accuracy"])
     assert len(numbers["validation_loss_by_rate"]) == (0 if train == "probe" else 3)
     again = Start.of(str(out))
     assert (again.backbone, again.seen["input"]) == ("test_resnet", 112)

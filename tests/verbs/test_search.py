@@ -1,13 +1,18 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from usearch.index import Index
 
 from hiwl.core.errors import HiwlError
+from hiwl.measure.worth import apart_of
 from hiwl.verbs import odd
 from hiwl.verbs.features import FeatureTable
-from hiwl.verbs.search import Search
+from hiwl.verbs.search import Search, from_neighbours
 
 
 def test_answers_lead_to_galaxies_like_those_that_were_found_interesting(
@@ -44,6 +49,7 @@ def test_answers_lead_to_galaxies_like_those_that_were_found_interesting(
         ("path,answer\n{path},7\n", "answer '7'; answers are 1 .dull. to 5"),
         ("path,answer\nnone.jpg,3\n", "none.jpg: no galaxy of"),
         ("name,answer\nx,3\n", "a column 'answer' and one that tells galaxies"),
+        ("path,answer\n{path},3\n{path},4\n", "answered 3 and 4; keep one of the lines"),
     ],
 )
 def test_answers_that_cannot_be_meant_are_refused(table: str, message: str, features: Path, tmp_path: Path) -> None:
@@ -84,6 +90,37 @@ def test_a_table_of_ones_own_keeps_whatever_else_it_says(features: Path, tmp_pat
         ["elsewhere.jpg", "c", ""],
         [path[2], "", "1"],
     ]
+
+
+def test_only_this_sessions_answers_are_taken_back(features: Path, tmp_path: Path) -> None:
+    first = Search(FeatureTable(features), tmp_path / "answers.csv")
+    first.answer(3, 4)
+    again = Search(FeatureTable(features), tmp_path / "answers.csv")
+    again.answer(3, 1)
+    for _ in range(2):
+        again.undo()
+        assert again.answers == Search(FeatureTable(features), tmp_path / "answers.csv").answers == {3: 4}
+
+
+@pytest.mark.parametrize(
+    "lost", ["# mine\npath,answer\n{path},3\n", "path;answer\n{path};3\n", ",path,answer\n0,{path},3\n"]
+)
+def test_a_table_that_would_lose_by_being_written_again_is_refused(lost: str, features: Path, tmp_path: Path) -> None:
+    table = FeatureTable(features)
+    (tmp_path / "own.csv").write_text(lost.format(path=table.given["path"][0]))
+    with pytest.raises(HiwlError, match=r"own\.csv: answers are written as plain CSV"):
+        Search(table, tmp_path / "own.csv").check_kept()
+    (tmp_path / "own.csv").write_text(f"\ufeffpath,answer\n{table.given['path'][0]},3\n")
+    Search(table, tmp_path / "own.csv").check_kept()
+
+
+def test_neighbours_of_any_number_of_galaxies_are_found() -> None:
+    index = Index(ndim=8, metric="cos", dtype="f16")
+    features = np.random.default_rng(1).normal(size=(1001, 8)).astype(np.float32)
+    index.add(np.arange(1001), features)
+    table: Any = SimpleNamespace(index=lambda: index)
+    apart = from_neighbours(table, features)  # asks for 1,000 at once, and for the one that is left
+    assert (abs(apart - apart_of(features)) < 0.005).mean() > 0.95  # the index finds nearly all
 
 
 def test_a_ranking_can_be_given_as_answers_and_one_that_is_not_there_is_told(features: Path, tmp_path: Path) -> None:

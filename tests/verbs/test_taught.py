@@ -12,7 +12,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.measure import worth
 from hiwl.measure.worth import Tag
 from hiwl.verbs import learn
-from hiwl.verbs.taught import Taught
+from hiwl.verbs.taught import DATA, Taught
 from pictures import encode
 
 START = "test_resnet:scratch"
@@ -34,7 +34,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def record() -> Taught:
-    return Taught("blobs", START, "all", {"galaxies": 60})
+    return Taught("blobs", START, "all", {"galaxies": 60, "data": dict.fromkeys(DATA, "0" * 64)})
 
 
 @pytest.mark.process

@@ -29,10 +29,10 @@ SHARE = 0.8
 """Of the galaxies, which each seed searches."""
 WORDS = {
     "odd": "judged odd by more than half",
-    "ring": "a ring by more than a fifth",
-    "merger": "merging by more than a fifth",
-    "bar": "barred by more than half",
-    "tight arms": "of tight arms by most",
+    "ring": "judged ringed by more than a fifth",
+    "merger": "judged merging by more than a fifth",
+    "bar": "judged barred by more than half",
+    "tight arms": "judged tightly wound by more than half",
 }
 LABELS = (10, 30, 100, 300, 1000)
 

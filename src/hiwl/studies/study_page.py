@@ -61,7 +61,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "gains": {
             one["cell"]: _gap(one["validation_map_at_r"])
             for one in report.compared[name]
-            if "validation_map_at_r" in one
+            if one.get("validation_map_at_r", {}).get("over_pairs")
         },
         "classes": _per_class(study, cells) if is_tested else [],
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),

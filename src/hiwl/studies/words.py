@@ -20,14 +20,16 @@ def signed(share: Any, unit: float = 100, digits: int = 2) -> str:
     return "" if share is None or pd.isna(share) else f"{round(unit * share, digits) + 0.0:+.{digits}f}"  # no "-0.00"
 
 
-def spread(of: Any, with_sign: bool = False) -> str:
-    """Mean and standard deviation, in per cent, of ``{"mean", "sd"}`` or of a column of several runs."""
+def spread(of: Any, with_sign: bool = False, unit: float = 100) -> str:
+    """Mean and standard deviation, in per cent or another unit, of ``{"mean", "sd"}`` or of a column of runs."""
     if of is None:
         return ""
     if isinstance(of, pd.Series):
         of = {"mean": of.mean(), "sd": of.std(ddof=1) if len(of) > 1 else None}
-    text = signed(of["mean"]) if with_sign else percent(of["mean"])
-    return text if not text or of["sd"] is None or pd.isna(of["sd"]) else f"{text} ± {percent(of['sd'])}"
+    if of["mean"] is None or pd.isna(of["mean"]):
+        return ""
+    text = signed(of["mean"], unit) if with_sign else f"{unit * of['mean']:.2f}"
+    return text if of["sd"] is None or pd.isna(of["sd"]) else f"{text} ± {unit * of['sd']:.2f}"
 
 
 def between(interval: Any, with_sign: bool = False, unit: float = 100, digits: int = 2) -> str:

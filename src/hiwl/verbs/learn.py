@@ -154,10 +154,13 @@ def main(labels: str, output: str, images: str | None, column: list[str], start:
         write_json(beside / NUMBERS, said)
         write_sums(beside)
     low, high = said["accuracy_interval"]
+    worst = min(said["recall"], key=said["recall"].__getitem__)
     print(
         f"learn: {output}: {', '.join(classes)} from {said['galaxies']['training']:,} galaxies; accuracy "
         f"{said['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {said['galaxies']['validation']:,} held out"
-        + (f", AUROC {said['auroc']:.4f}" if "auroc" in said else "")
+        f"{', which chose the rate too' if tried else ''}, of which {said['commonest_share']:.4f} are of the commonest "
+        f"class; lowest recall {said['recall'][worst]:.4f} ({worst})"
+        + (f"; AUROC {said['auroc']:.4f}" if "auroc" in said else "")
     )
 
 
@@ -356,6 +359,8 @@ def _finish(folder: Path, node: Node, task: Task, taught: Ints, held_out: Ints, 
         "galaxies": {"training": len(taught), "validation": len(held_out)},
         "accuracy": float(right.mean()),
         "accuracy_interval": wilson(int(right.sum()), len(right)),
+        "commonest_share": float(np.bincount(labels).max() / len(labels)),
+        "recall": {task.classes[label]: float(right[labels == label].mean()) for label in np.unique(labels)},
         "temperature": temperature,
     }
     if len(task.classes) == 2 and len(set(labels.tolist())) == 2:

@@ -39,6 +39,7 @@ def main(features: str, answers: str | None, output: str, ask: bool, port: int) 
 
         with only_writer(kept):
             search = Search(table, kept)
+            search.check_kept()
             ask_on_page(search, port)
     else:
         search = Search(table, kept)

@@ -1,5 +1,6 @@
 """The galaxies of a table of features, what a person answered about them, and which to ask about next (`hiwl odd`)."""
 
+import csv
 import threading
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ class Search:
                 f"{table.path}: {len(self._rows)} galaxies with features; at least {2 * NEIGHBOUR} are needed"
             )
         self._place = {int(row): place for place, row in enumerate(self._rows)}
-        self.apart = _from_neighbours(table, features[self._rows])
+        self.apart = from_neighbours(table, features[self._rows])
         self._interest = Interest(features[self._rows], self.apart)
         self._kept = Kept(kept, table)
         self.answers = self._kept.answers
         """By row of the table, in the order in which they were given."""
+        self._given: list[tuple[int, int | None]] = []
+        """Rows in the order of this session's answers, and what was answered to each before."""
         self._queue: list[int] = []
         self._lock = threading.RLock()
         self._learn()
@@ -56,7 +59,7 @@ class Search:
         if row not in self._place or answer not in ANSWERS:
             raise HiwlError(f"row {row}, answer {answer}: answers are 1 to 5, to rows of galaxies")
         with self._lock:
-            self.answers.pop(row, None)
+            self._given.append((row, self.answers.pop(row, None)))
             self.answers[row] = answer
             self._kept.write(self.answers)
             if row in self._queue:
@@ -65,12 +68,23 @@ class Search:
                 self._learn()
 
     def undo(self) -> None:
-        """Take the last answer back, and ask again."""
+        """Take this session's last answer back, and ask again; answers of earlier sessions stay."""
         with self._lock:
-            if self.answers:
-                row, _ = self.answers.popitem()
+            if self._given:
+                row, before = self._given.pop()
+                del self.answers[row]
+                if before is not None:
+                    self.answers[row] = before
                 self._kept.write(self.answers)
                 self._queue.insert(0, row)
+
+    def check_kept(self) -> None:
+        """Before answers are written.
+
+        Raises:
+            HiwlError: the file that keeps them would lose by it.
+        """
+        self._kept.check_plain()
 
     def ranking(self) -> pd.DataFrame:
         """A row a galaxy, the oddest first: what the table says of it, `apart` (cosine distance from its fifth
@@ -98,12 +112,12 @@ class Search:
         return {self._place[row]: float(answer) for row, answer in self.answers.items()}
 
 
-def _from_neighbours(table: FeatureTable, features: "np.ndarray[Any, np.dtype[np.float32]]") -> Floats:
+def from_neighbours(table: FeatureTable, features: "np.ndarray[Any, np.dtype[np.float32]]") -> Floats:
     """(n,) cosine distances from the fifth nearest other."""
     index, parts = table.index(), []
     for start in tqdm(range(0, len(features), 1000), "looking at neighbours", unit="thousand", leave=False):
         found = index.search(features[start : start + 1000], NEIGHBOUR + 1)
-        parts.append(np.asarray(found.distances, float)[:, -1])
+        parts.append(np.asarray(found.distances, float).reshape(-1, NEIGHBOUR + 1)[:, -1])  # of one vector, 1-D
     return np.concatenate(parts)
 
 
@@ -125,6 +139,21 @@ class Kept:
         """By row of the table of features, in the order of the file."""
         if path.exists():
             self._read(table)
+
+    def check_plain(self) -> None:
+        """As it would be written again.
+
+        Raises:
+            HiwlError: it is packed, has comments, columns without a name or other separators, which would be lost.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header = next(csv.reader(file), [])
+        if header != list(self._told):
+            raise HiwlError(
+                f"{self.path}: answers are written as plain CSV; save it so (one header, commas), and go on"
+            )
 
     def write(self, answers: dict[int, int]) -> None:
         """Write these answers by row: where the file names a galaxy there, others below."""
@@ -157,4 +186,7 @@ class Kept:
                 raise HiwlError(f"{self.path}: {name}: answer {said!r}; answers are 1 (dull) to 5")
             if row is None or not readable[row]:
                 raise HiwlError(f"{self.path}: {name}: no galaxy of {table.path} that could be read")
-            self.answers[row] = int(answer)
+            if self.answers.setdefault(row, int(answer)) != int(answer):
+                raise HiwlError(
+                    f"{self.path}: {name}: answered {self.answers[row]} and {answer}; keep one of the lines"
+                )

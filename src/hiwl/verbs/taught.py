@@ -21,6 +21,14 @@ from hiwl.model.preprocess import Preprocess
 from hiwl.verbs import learn
 
 RECORDS = Path("results/features/taught")
+DATA = ("votes", "mixture", "splits")
+"""The tables of galaxies that `hiwl worth` judges by."""
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record of `hiwl worth`; the oldest name their tables by their files, in the same order."""
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record | {"data": dict(zip(DATA, record["data"].values(), strict=True))}
 
 
 class Taught:
@@ -35,7 +43,7 @@ class Taught:
         self.path = RECORDS / f"{name}-{train}.json"
         self._start, self._train = learn.Start.of(start), train
         fresh = said | {"name": name, "train": train, "weights": self._start.pretrained, "learning": {}}
-        self._record = json.loads(self.path.read_text()) if self.path.exists() else fresh
+        self._record = read_record(self.path) if self.path.exists() else fresh
         if self._record | {"learning": {}} != fresh:
             raise HiwlError(f"{self.path}: of other weights, galaxies or tables; delete it to measure anew")
 

@@ -21,6 +21,7 @@ from PIL import Image
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_json, write_text
 from hiwl.core.layout import ID
+from hiwl.core.registry import weights_folder
 from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.components import Features, directions
@@ -30,8 +31,8 @@ from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
 from hiwl.verbs.embed import How
 from hiwl.verbs.features import FeatureTable
+from hiwl.verbs.taught import DATA, Taught, read_record
 from hiwl.verbs.taught import RECORDS as TAUGHT
-from hiwl.verbs.taught import Taught
 
 RECORDS = Path("results/features")
 PAGE, PICTURE = Path("docs/results/features.md"), Path("docs/results/features.svg")
@@ -56,8 +57,10 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
             raise HiwlError(f"{given}: expected NAME=FILE or GROUP/NAME=FILE, of any group but {TAUGHT.name}")
         tables = [FeatureTable(Path(path)) for path in paths.split("+")]
         judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
-        data = {Path(path).name: sha256(Path(path)) for path in (votes, mixture, splits)}
+        data = {of: sha256(Path(path)) for of, path in zip(DATA, (votes, mixture, splits), strict=True)}
         said = {"features": [_without_place(table.how) for table in tables], "data": data, "galaxies": len(judged)}
+        _check_record(said, [name, PIXELS, *(one.partition("=")[0] for one in features)])
+        _tell_of_other_splits(tables, splits, data["splits"])
         if train:
             _teach(given, tables, judged, train, said)
             continue
@@ -68,13 +71,40 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
     print(f"worth: {PAGE}")
 
 
+def _check_record(said: dict[str, Any], renewed: list[str]) -> None:
+    """Before anything is measured that the page cannot set beside the other records.
+
+    Raises:
+        HiwlError: these are of other galaxies or tables.
+    """
+    for name, one in _all_records().items():
+        if name not in renewed and not _alike(said, one):
+            raise HiwlError(
+                f"{RECORDS / name}.json: of other galaxies or tables than those given, and one page tells of both; "
+                f"move it out of {RECORDS}, and whatever else is there, to measure others"
+            )
+
+
+def _tell_of_other_splits(tables: list[FeatureTable], splits: str, of_splits: str) -> None:
+    for table in tables:
+        try:
+            record = weights_folder(table.how.weights) / "record.json"
+        except HiwlError:  # they have been moved since
+            continue
+        if record.exists() and json.loads(record.read_text())["data"]["sources"]["splits.csv"] != of_splits:
+            print(
+                f"worth: {table.how.weights} was trained on another split than {splits}; its training galaxies may be "
+                "among those that it is judged by, unless they are of this one's training set too (--splits)"
+            )
+
+
 def _teach(given: str, tables: list[FeatureTable], judged: pd.DataFrame, train: str, said: dict[str, Any]) -> None:
     """Measure the network that made the features `given`, once these have been."""
     name, how = given.partition("=")[0], tables[0].how
     if len(tables) > 1 or how.node != ROOT or how.components or "/" in name:
         raise HiwlError(f"{given}: --train teaches one network: give NAME=FILE, of all features of a root")
     record = RECORDS / f"{name}.json"
-    if not record.exists() or any(json.loads(record.read_text())[key] != value for key, value in said.items()):
+    if not record.exists() or any(read_record(record)[key] != value for key, value in said.items()):
         raise HiwlError(f"{record}: not of these features; measure them first, without --train")
     pictures = tables[0].given["path"].iloc[judged["row_0"].to_numpy(int)].tolist()
     tags = worth.tags_of(judged[COLUMNS], judged["class"])
@@ -156,17 +186,16 @@ def _measure(name: str, features: Features, judged: pd.DataFrame, said: dict[str
 
 
 def _is_of(data: dict[str, str], record: Path) -> bool:
-    return record.exists() and json.loads(record.read_text())["data"] == data
+    return record.exists() and bool(read_record(record)["data"] == data)
 
 
 def write_page() -> None:
     """Renew the page and its picture from the records."""
-    found, groups = _read(RECORDS), {path.name: _read(path) for path in sorted(RECORDS.glob("*/")) if path != TAUGHT}
+    found, groups = _read(RECORDS), _groups()
     if not found:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
     first = next(iter(found.values()))
-    of_groups = {f"{group}/{name}": one for group, of in groups.items() for name, one in of.items()}
-    if other := [name for name, one in (found | of_groups).items() if not _alike(one, first)]:
+    if other := [name for name, one in _all_records().items() if not _alike(one, first)]:
         raise HiwlError(
             f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
         )
@@ -179,8 +208,9 @@ def write_page() -> None:
         "order": _order,
         "of_draws": _of_draws,
         "in_order": _in_order,
+        "having": _having,
     }
-    taught = [json.loads(path.read_text()) for path in sorted(TAUGHT.glob("*.json"))]
+    taught = [read_record(path) for path in sorted(TAUGHT.glob("*.json"))]
     text = environment.from_string(TEMPLATE.read_text()).render(
         sets=found,
         groups=groups,
@@ -194,8 +224,17 @@ def write_page() -> None:
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """The records in a folder, by name; their tags in today's words."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    found = {path.stem: read_record(path) for path in sorted(folder.glob("*.json"))}
     return {name: one | {"tags": one["tags"] | worth.WORDS} for name, one in found.items()}
+
+
+def _groups() -> dict[str, dict[str, dict[str, Any]]]:
+    return {path.name: _read(path) for path in sorted(RECORDS.glob("*/")) if path != TAUGHT}
+
+
+def _all_records() -> dict[str, dict[str, Any]]:
+    of_groups = {f"{group}/{name}": one for group, of in _groups().items() for name, one in of.items()}
+    return _read(RECORDS) | of_groups
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -243,6 +282,12 @@ def _in_order(sets: dict[str, Any], tag: str, names: tuple[str, ...]) -> list[st
     return [number for number, of in means.items() if all(a > b for a, b in itertools.pairwise(of))]
 
 
+def _having(one: dict[str, Any], tag: str, number: str) -> int:
+    """How many of so many labels have the tag (:func:`hiwl.measure.worth.draws`)."""
+    of_tag: int = one["similar"][tag]["asked"]
+    return min(int(number) // 2, of_tag // 2)
+
+
 def _draw(found: dict[str, Any]) -> Any:
     """AUROC against labels, a panel a tag; and odd galaxies among the first hundred against answers."""
     plt = headless_pyplot()
@@ -255,7 +300,7 @@ def _draw(found: dict[str, Any]) -> Any:
     for name, record in found.items():
         curve = record["odd"]["found"]
         _line(panels[-1], list(worth.ANSWERS), [of["0.5"] for of in curve.values()], name)
-    panels[-1].set(title="odd among the first 100", xlabel="answers")
+    panels[-1].set(title="odd among the first 100", xlabel="galaxies rated")
     panels[-1].legend(fontsize=8)
     return figure
 
