@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         in_folder(pictures, Path(scratch, "pictures"))
         few = Path(scratch, "few.parquet")
-        embed.main([f"{scratch}/pictures"], str(few), "best", "root", WIDTH)
+        embed.main([f"{scratch}/pictures"], str(few), weights="best", node="root", components=WIDTH)
         many = replicated(few, Path(scratch, "many.parquet"))
         table = FeatureTable(many)
         start = time.perf_counter()

@@ -124,7 +124,13 @@ def evaluated(evaluated_once: Project, tmp_path: Path, monkeypatch: pytest.Monke
 def features(evaluated: Project, tmp_path: Path) -> Path:
     """The table of features of forty pictures, a broken and a blank one, by that project's model."""
     folder_of(tmp_path / "pictures", 40)
-    embed.main([str(tmp_path / "pictures")], str(tmp_path / "features.parquet"), "models/choice", "root", None)
+    embed.main(
+        [str(tmp_path / "pictures")],
+        str(tmp_path / "features.parquet"),
+        weights="models/choice",
+        node="root",
+        components=None,
+    )
     return tmp_path / "features.parquet"
 
 

@@ -32,6 +32,15 @@ WEIGHTS = {
     "default": "best",
     "help": "of pretrained/ (best), a folder, or MLflow's URI, such as models:/hiwl@champion",
 }
+SCALES: dict[str, dict[str, Any]] = {
+    "--scale": {
+        "type": float,
+        "default": 1.0,
+        "help": "how many times smaller galaxies are shown than in training; the centre is enlarged (1)",
+    },
+    "--arcsec": {"type": float, "help": "arcseconds a pixel; with --radius, each picture's scale follows"},
+    "--radius": {"metavar": "COLUMN", "help": "the table's Petrosian radii (90 %%), in arcseconds"},
+}
 FEATURES = {"dest": "features", "required": True, "metavar": "FILE", "help": "what `hiwl embed` left"}
 COMMANDS = {
     "raw": Command("stages", "bring the survey in (simulated, your own files, or Kaggle's)"),
@@ -77,16 +86,7 @@ COMMANDS = {
                 "default": 0.05,
                 "help": "error level of the prediction sets: the share that may miss the right class (.05)",
             },
-            "--scale": {
-                "type": float,
-                "default": 1.0,
-                "help": "how many times smaller galaxies are shown than in training; the centre is enlarged (1)",
-            },
-            "--arcsec": {
-                "type": float,
-                "help": "arcseconds a pixel; with --radius, each picture's scale follows",
-            },
-            "--radius": {"metavar": "COLUMN", "help": "the table's Petrosian radii (90 %%), in arcseconds"},
+            **SCALES,
         },
         needs_project=False,
     ),
@@ -99,6 +99,7 @@ COMMANDS = {
             "--weights": WEIGHTS,
             "--node": {"default": "root", "help": "of the model's tree (root)"},
             "--components": {"type": int, "metavar": "K", "help": "the first K principal components instead of all"},
+            **SCALES,
         },
         needs_project=False,
     ),

@@ -20,7 +20,7 @@ from project import Project, environment, free_port, wait_for
 def search(evaluated: Project, tmp_path: Path) -> Search:
     folder_of(tmp_path / "pictures", 25)
     features = tmp_path / "features.parquet"
-    embed.main([str(tmp_path / "pictures")], str(features), "models/choice", "root", None)
+    embed.main([str(tmp_path / "pictures")], str(features), weights="models/choice", node="root", components=None)
     return Search(FeatureTable(features), tmp_path / "answers.csv")
 
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,9 @@ from pictures import jpeg
 
 
 def run(tmp_path: Path, name: str, node: str = "root", components: int | None = None) -> Path:
-    embed.main([str(tmp_path / "pictures")], str(tmp_path / name), "models/choice", node, components)
+    embed.main(
+        [str(tmp_path / "pictures")], str(tmp_path / name), weights="models/choice", node=node, components=components
+    )
     return tmp_path / name
 
 
@@ -37,6 +40,23 @@ def test_each_picture_gets_its_nodes_features_and_what_cannot_be_read_says_so(fe
     (picture,) = table.pictures(np.array([row]))
     assert picture is not None
     assert picture.startswith(b"\xff\xd8")
+
+
+def test_scales_are_those_of_classify_and_are_kept_with_the_features(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"weights": "models/choice", "node": "root", "components": None}
+    embed.main([str(tmp_path / "pictures")], str(tmp_path / "twice.parquet"), **options, scale=2.0)
+    twice, once = FeatureTable(tmp_path / "twice.parquet"), FeatureTable(features)
+    assert twice.how.scale == 2
+    assert not np.allclose(twice.feature(7), once.feature(7))
+    (tmp_path / "other.jpg").write_bytes(jpeg(7, side=256))
+    similar.main(str(tmp_path / "other.jpg"), str(twice.path), 1, str(tmp_path / "page.html"))  # seen as they were
+    assert "07.jpg" in capsys.readouterr().out
+    with pytest.raises(HiwlError, match="a scale must lie between"):
+        embed.main([str(tmp_path / "pictures")], str(tmp_path / "no.parquet"), **options, scale=900.0)
+    with pytest.raises(HiwlError, match="--arcsec and --radius belong together"):
+        embed.main([str(tmp_path / "pictures")], str(tmp_path / "no.parquet"), **options, arcsec=0.4)
 
 
 def test_components_are_those_fitted_on_training_and_another_node_sees_otherwise(

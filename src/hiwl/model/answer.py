@@ -125,12 +125,7 @@ class Model:
         """
         if not 0 < alpha < 1:
             raise HiwlError(f"alpha is {alpha}: a share of errors between 0 and 1 is needed, such as 0.05")
-        scales = np.broadcast_to(np.asarray(scale, np.float64), len(table))
-        if not ((scales >= 1 / MOST_SCALE) & (scales <= MOST_SCALE)).all():
-            raise HiwlError(
-                f"a scale must lie between 1/{MOST_SCALE} and {MOST_SCALE}; found {scales.min()} to {scales.max()}"
-            )
-        images = _objects(table)
+        images, scales = _objects(table), _of_each(scale, len(table))
         # Whole numbers are 0 where there is no answer: Spark has no others.
         found = {name: np.full(len(table), 0 if kind is int else None, object) for name, kind in self.columns.items()}
         rows = self._rows(images, found["error"])
@@ -146,14 +141,24 @@ class Model:
         given = given.rename(columns={name: f"given_{name}" for name in found if name in given})
         return pd.concat([given, answers], axis=1)
 
-    def embed(self, table: pd.DataFrame, node: str, each: Callable[[int], object] = lambda number: None) -> Embedded:
-        """What a node sees in the column `image` of `table`, cells as in :meth:`answer`."""
-        asked = self.classifier.nodes[node]
+    def embed(
+        self,
+        table: pd.DataFrame,
+        node: str,
+        scale: float | Floats = 1.0,
+        each: Callable[[int], object] = lambda number: None,
+    ) -> Embedded:
+        """What a node sees in the column `image` of `table`, cells, `scale` and `each` as in :meth:`answer`.
+
+        Raises:
+            HiwlError: `scale` is no such number.
+        """
+        asked, scales = self.classifier.nodes[node], _of_each(scale, len(table))
         images, errors, packed = _objects(table), np.full(len(table), None, object), np.full(len(table), None, object)
         features = np.full((len(table), asked.width), np.nan, np.float32)
         rows = self._rows(images, errors)
         each(len(table) - len(rows))
-        for chunk in self._decoded(images, np.ones(len(table)), rows):
+        for chunk in self._decoded(images, scales, rows):
             for row, _, error in chunk:
                 errors[row] = error
             good = [(row, decoded.pixels) for row, decoded, _ in chunk if decoded is not None]
@@ -225,6 +230,15 @@ class Model:
         if not np.ptp(decoded.pixels, axis=(0, 1)).any():
             return Picture(row, None, "blank: every pixel that is looked at has one colour")
         return Picture(row, decoded, None)
+
+
+def _of_each(scale: float | Floats, number: int) -> Floats:
+    scales = np.broadcast_to(np.asarray(scale, np.float64), number)
+    if not ((scales >= 1 / MOST_SCALE) & (scales <= MOST_SCALE)).all():
+        raise HiwlError(
+            f"a scale must lie between 1/{MOST_SCALE} and {MOST_SCALE}; found {scales.min()} to {scales.max()}"
+        )
+    return scales
 
 
 def _objects(table: pd.DataFrame) -> Objects:

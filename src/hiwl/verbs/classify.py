@@ -9,21 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing
 from hiwl.core.registry import weights_folder
-from hiwl.model.answer import MOST_SCALE, Model
+from hiwl.model.answer import Model
 from hiwl.verbs.parts import given_as_arrow, inputs_of, parts_of
+from hiwl.verbs.scales import Scales
 from hiwl.verbs.tables import writer_of
-
-R90 = 50.0
-"""Petrosian radius (90 %) of every galaxy in Galaxy Zoo 2's pictures, in pixels: they have .02 of it a pixel (Willett
-et al. 2013, section 2)."""
 
 
 class How(NamedTuple):
@@ -44,38 +39,21 @@ def main(paths: list[str], output: str, **options: Any) -> None:
     """
     how, out = How(**options), Path(output)
     write = writer_of(out)
-    if (how.arcsec is None) != (how.radius is None):
-        raise HiwlError(
-            "--arcsec and --radius belong together: arcseconds a pixel, and the column of radii in arcseconds"
-        )
-    inputs = inputs_of(paths, out)
-    if how.radius is not None and not any(how.radius in one.columns for one in inputs):
-        columns = dict.fromkeys(name for one in inputs for name in one.columns)
-        raise HiwlError(f"--radius {how.radius}: there is {', '.join(columns)}")
+    inputs, scales = inputs_of(paths, out), Scales(how.scale, how.arcsec, how.radius)
+    scales.check(inputs)
     folder = weights_folder(how.weights)
     with parts_of(out, inputs, folder, how._asdict()) as parts:
         start = time.perf_counter()
         model = Model.load(folder)
 
         def answer(table: pd.DataFrame, each: Callable[[int], object]) -> pa.Table:
-            return _as_arrow(model.answer(table, how.alpha, _scales(table, how), each=each), model.columns)
+            return _as_arrow(model.answer(table, how.alpha, scales.of(table), each=each), model.columns)
 
         fresh = parts.work(answer, "classifying")
         seconds = time.perf_counter() - start
         with replacing(out) as beside:
             write(parts.files, beside)
         print(_summary(parts.files, out, fresh, seconds))
-
-
-def _scales(table: pd.DataFrame, how: How) -> Any:
-    if how.arcsec is None:
-        return how.scale
-    if how.radius not in table:
-        return how.scale
-    radii = pd.to_numeric(table[how.radius], errors="coerce").to_numpy(float, na_value=np.nan)
-    scales = R90 * how.arcsec / np.where(radii > 0, radii, np.nan)
-    is_sensible = (scales >= 1 / MOST_SCALE) & (scales <= MOST_SCALE)
-    return np.where(is_sensible, scales, how.scale)
 
 
 def _as_arrow(answers: pd.DataFrame, columns: dict[str, type]) -> pa.Table:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from hiwl.model.answer import IMAGE, Embedded, Model
 from hiwl.model.components import Components
 from hiwl.model.pixels import Pixels
 from hiwl.verbs.parts import given_as_arrow, inputs_of, parts_of
+from hiwl.verbs.scales import Scales
 from hiwl.verbs.tables import writer_of
 
 FEATURE, PICTURE, ERROR = "feature", "picture", "error"
@@ -42,9 +43,17 @@ class How(NamedTuple):
     components: int | None
     model: str
     """What the weights contain (:func:`hiwl.core.sums.digest_of_sums`), as their name may come to mean others."""
+    scale: float = 1.0
+    arcsec: float | None = None
+    radius: str | None = None
+
+    @property
+    def scales(self) -> Scales:
+        """Of the pictures."""
+        return Scales(self.scale, self.arcsec, self.radius)
 
 
-def main(paths: list[str], output: str, weights: str, node: str, components: int | None) -> None:
+def main(paths: list[str], output: str, **options: Any) -> None:
     """Write the features of what `paths` name into the table `output`.
 
     Raises:
@@ -53,8 +62,9 @@ def main(paths: list[str], output: str, weights: str, node: str, components: int
     out = Path(output)
     if out.suffix.lower() != ".parquet":
         raise HiwlError(f"{out}: features are kept in Parquet; name it .parquet")
-    inputs, folder = inputs_of(paths, out), weights_folder(weights)
-    how = How(weights, node, components, digest_of_sums(folder))
+    inputs, folder = inputs_of(paths, out), weights_folder(options["weights"])
+    how = How(**options, model=digest_of_sums(folder))
+    how.scales.check(inputs)
     see = Eye(Model.load(folder), folder, how)
     with parts_of(out, inputs, folder, how._asdict()) as parts:
         start = time.perf_counter()
@@ -83,7 +93,7 @@ class Eye:
 
     def __call__(self, pictures: pd.DataFrame, each: Callable[[int], object] = lambda number: None) -> Embedded:
         """As :meth:`Model.embed`, with (n, width) numbers for features."""
-        seen = self._model.embed(pictures, self._how.node, each)
+        seen = self._model.embed(pictures, self._how.node, self._how.scales.of(pictures), each)
         if self._components is None:
             return seen
         return seen._replace(features=self._components(seen.features, self.width))

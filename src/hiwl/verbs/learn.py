@@ -183,7 +183,7 @@ def _look(given: Files, classes: list[str], targets: Floats, node: Node, start: 
     """Decode the labelled pictures, and see them."""
     model = Model(Classifier(_choice(node.description, start), {ROOT: node}), None)
     with tqdm(total=len(given), unit="image", desc="looking") as progress:
-        seen = [model.embed(table, ROOT, progress.update) for table in given.tables(0, 1024)]
+        seen = [model.embed(table, ROOT, each=progress.update) for table in given.tables(0, 1024)]
     errors = np.concatenate([part.errors for part in seen])
     pictures = np.concatenate([part.pictures for part in seen])
     features = np.concatenate([part.features for part in seen])

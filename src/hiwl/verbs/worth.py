@@ -148,8 +148,9 @@ def _by_galaxy(path: Path) -> pd.DataFrame:
 
 
 def _without_place(how: How) -> dict[str, Any]:
-    """How features were made, but for where this machine has the weights."""
-    return how._asdict() | {"weights": Path(how.weights).name}
+    """How features were made, but for where this machine has the weights; options that were not given are left out."""
+    given = {name: value for name, value in how._asdict().items() if how._field_defaults.get(name, ...) != value}
+    return given | {"weights": Path(how.weights).name}
 
 
 def _joined(tables: list[FeatureTable], judged: pd.DataFrame) -> Features:
