@@ -117,7 +117,8 @@ def test_an_index_is_made_once_for_a_table_and_anew_when_that_changes(features: 
 def test_the_options_are_kept_with_the_features(features: Path) -> None:
     said = json.loads(pq.read_schema(features).metadata[b"hiwl"])
     model = digest_of_sums(Path("models/choice"))
-    assert said == {"weights": "models/choice", "node": "root", "components": None, "model": model}
+    asked = {"weights": "models/choice", "node": "root", "components": None}
+    assert said == asked | {"model": model, "scale": 1.0, "arcsec": None, "radius": None}
 
 
 def test_a_picture_is_not_looked_for_among_features_of_other_weights(features: Path, tmp_path: Path) -> None:
