@@ -59,7 +59,7 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
         judged = _judged(tables, Path(votes), Path(mixture), Path(splits))
         data = {of: sha256(Path(path)) for of, path in zip(DATA, (votes, mixture, splits), strict=True)}
         said = {"features": [_without_place(table.how) for table in tables], "data": data, "galaxies": len(judged)}
-        _check_record(said, [name, PIXELS, *(one.partition("=")[0] for one in features)])
+        _check_record(said, [PIXELS, *(one.partition("=")[0] for one in features)])
         _tell_of_other_splits(tables, splits, data["splits"])
         if train:
             _teach(given, tables, judged, train, said)
@@ -77,7 +77,7 @@ def _check_record(said: dict[str, Any], renewed: list[str]) -> None:
     Raises:
         HiwlError: these are of other galaxies or tables.
     """
-    for name, one in _all_records().items():
+    for name, one in _all(_read(RECORDS), _groups()).items():
         if name not in renewed and not _alike(said, one):
             raise HiwlError(
                 f"{RECORDS / name}.json: of other galaxies or tables than those given, and one page tells of both; "
@@ -196,7 +196,7 @@ def write_page() -> None:
     if not found:
         raise HiwlError(f"{RECORDS}: no record; give features as NAME=FILE")
     first = next(iter(found.values()))
-    if other := [name for name, one in _all_records().items() if not _alike(one, first)]:
+    if other := [name for name, one in _all(found, groups).items() if not _alike(one, first)]:
         raise HiwlError(
             f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
         )
@@ -233,9 +233,8 @@ def _groups() -> dict[str, dict[str, dict[str, Any]]]:
     return {path.name: _read(path) for path in sorted(RECORDS.glob("*/")) if path != TAUGHT}
 
 
-def _all_records() -> dict[str, dict[str, Any]]:
-    of_groups = {f"{group}/{name}": one for group, of in _groups().items() for name, one in of.items()}
-    return _read(RECORDS) | of_groups
+def _all(found: dict[str, Any], groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return found | {f"{group}/{name}": one for group, of in groups.items() for name, one in of.items()}
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
