@@ -200,9 +200,14 @@ def told_apart(logits: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> 
     }
 
 
+def having(number: int, known: int) -> int:
+    """How many of `number` drawn labels have a tag that `known` galaxies have: half, but half of those at most."""
+    return min(number // 2, known // 2)
+
+
 def _labelled(has: npt.NDArray[np.bool_], number: int, rng: np.random.Generator) -> Ints:
     with_it, without = rng.permutation(np.flatnonzero(has)), rng.permutation(np.flatnonzero(~has))
-    chosen = with_it[: min(number // 2, len(with_it) // 2)]
+    chosen = with_it[: having(number, len(with_it))]
     return np.concatenate([chosen, without[: number - len(chosen)]])
 
 

@@ -209,7 +209,7 @@ def write_page() -> None:
         "order": _order,
         "of_draws": _of_draws,
         "in_order": _in_order,
-        "having": _having,
+        "having": worth.having,
     }
     taught = [read_record(path) for path in sorted(TAUGHT.glob("*.json"))]
     text = environment.from_string(TEMPLATE.read_text()).render(
@@ -280,12 +280,6 @@ def _in_order(sets: dict[str, Any], tag: str, names: tuple[str, ...]) -> list[st
     curves = [sets[name]["learning"][tag] for name in names]
     means = {number: [np.mean(curve[number]["auroc"]) for curve in curves] for number in curves[0]}
     return [number for number, of in means.items() if all(a > b for a, b in itertools.pairwise(of))]
-
-
-def _having(one: dict[str, Any], tag: str, number: str) -> int:
-    """How many of so many labels have the tag (:func:`hiwl.measure.worth.draws`)."""
-    of_tag: int = one["similar"][tag]["asked"]
-    return min(int(number) // 2, of_tag // 2)
 
 
 def _draw(found: dict[str, Any]) -> Any:
