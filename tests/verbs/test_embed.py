@@ -42,6 +42,15 @@ def test_each_picture_gets_its_nodes_features_and_what_cannot_be_read_says_so(fe
     assert picture.startswith(b"\xff\xd8")
 
 
+def test_what_could_not_be_read_is_counted(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "again.parquet")
+    told = capsys.readouterr().out.splitlines()
+    assert (
+        told[-1]
+        == f"  not read: 2 (`error` says why), such as: {FeatureTable(features).given['error'].dropna().iloc[0]}"
+    )
+
+
 def test_scales_are_those_of_classify_and_are_kept_with_the_features(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +107,8 @@ def test_the_galaxies_most_like_one_are_those_of_the_least_cosine_distance(
     assert "07.jpg" in capsys.readouterr().out
     with pytest.raises(HiwlError, match="neither a galaxy of"):
         similar.main("none.jpg", str(features), 1, str(tmp_path / "page.html"))
+    with pytest.raises(HiwlError, match="--number 0: at least 1"):
+        similar.main("07", str(features), 0, str(tmp_path / "page.html"))
     with pytest.raises(HiwlError, match="not a table of features"):
         FeatureTable(Path("models/choice/choice.json"))
 
@@ -126,4 +137,7 @@ def test_a_picture_is_not_looked_for_among_features_of_other_weights(features: P
     sums.write_text(sums.read_text() + "0  renewed\n")
     (tmp_path / "new.jpg").write_bytes(jpeg(5))
     with pytest.raises(HiwlError, match="made by other weights than models/choice holds now; `hiwl embed` it anew"):
+        similar.main(str(tmp_path / "new.jpg"), str(features), 5, str(tmp_path / "page.html"))
+    Path("models/choice").rename("models/elsewhere")
+    with pytest.raises(HiwlError, match="made by the model models/choice, which a picture must be shown to, but: "):
         similar.main(str(tmp_path / "new.jpg"), str(features), 5, str(tmp_path / "page.html"))

@@ -89,3 +89,10 @@ def test_what_cannot_stand_beside_the_records_is_refused_before_it_is_measured(j
         main(["mine=mine.parquet"], train=None, **judged)
     assert not (RECORDS / "mine.json").exists()
     assert (RECORDS / "pixels.json").read_bytes() == before
+
+
+def test_what_asks_for_no_measurement_is_refused(judged: dict[str, str]) -> None:
+    with pytest.raises(HiwlError, match="--votes, --mixture and --train are for features: name some"):
+        main([], train=None, **judged)
+    with pytest.raises(HiwlError, match=r"nowhere\.csv: not found"):
+        main(["mine=mine.parquet"], train=None, **judged | {"mixture": "nowhere.csv"})

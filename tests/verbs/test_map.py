@@ -44,6 +44,18 @@ def test_an_id_goes_before_a_rank_that_is_unique_too(features: Path, tmp_path: P
         page._with(given, tmp_path / "t.csv", features)
 
 
+def test_a_table_may_name_galaxies_by_the_ids_that_their_files_have(features: Path, tmp_path: Path) -> None:
+    given = pd.DataFrame({"path": ["survey.zip/a/100.jpg", "survey.zip/a/101.jpg"]})
+    pd.DataFrame({"GalaxyID": [101, 7], "class": ["SPI", "EO"], "row": [1, 2]}).to_csv(tmp_path / "t.csv", index=False)
+    told = page._with(given, tmp_path / "t.csv", features)
+    assert list(told) == ["path", "class"]
+    assert told["class"].fillna("").tolist() == ["", "SPI"]
+    same = pd.DataFrame({"path": ["a/100.jpg", "b/100.png"]})  # two galaxies of one name: which is meant?
+    pd.DataFrame({"GalaxyID": [100], "class": ["SPI"]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(HiwlError, match="or by an ID after which their files are named"):
+        page._with(same, tmp_path / "t.csv", features)
+
+
 def test_what_cannot_be_a_map_is_told(features: Path, tmp_path: Path) -> None:
     pd.DataFrame({"name": ["a"], "score": [1]}).to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(HiwlError, match="no column tells galaxies as one of"):

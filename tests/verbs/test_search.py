@@ -92,6 +92,18 @@ def test_a_table_of_ones_own_keeps_whatever_else_it_says(features: Path, tmp_pat
     ]
 
 
+def test_answers_may_name_galaxies_by_the_ids_that_their_files_have(features: Path, tmp_path: Path) -> None:
+    table = FeatureTable(features)
+    row = table.row("07")
+    assert row is not None
+    (tmp_path / "own.csv").write_text("GalaxyID,answer\n07,4\n08,\n")
+    search = Search(table, tmp_path / "own.csv")
+    assert search.answers == {row: 4}
+    search.answer(table.row("08") or 0, 2)
+    search.answer(table.row("09") or 0, 1)
+    assert (tmp_path / "own.csv").read_text() == "GalaxyID,answer\n07,4\n08,2\n09,1\n"
+
+
 def test_only_this_sessions_answers_are_taken_back(features: Path, tmp_path: Path) -> None:
     first = Search(FeatureTable(features), tmp_path / "answers.csv")
     first.answer(3, 4)

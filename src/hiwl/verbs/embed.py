@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from hiwl.core.errors import HiwlError
@@ -72,7 +73,10 @@ def main(paths: list[str], output: str, **options: Any) -> None:
         seconds = time.perf_counter() - start
         with replacing(out) as beside:
             writer_of(out)(parts.files, beside)
+    errors = pq.read_table(out, columns=[ERROR])[ERROR].drop_null()
     print(f"embed: {out}: {sum(map(len, inputs)):,} images ({fresh / seconds:,.0f} images/s), {see.width} numbers each")
+    if len(errors):
+        print(f"  not read: {len(errors):,} (`{ERROR}` says why), such as: {errors[0]}")
 
 
 class Eye:

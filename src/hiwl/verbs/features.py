@@ -16,6 +16,7 @@ from hiwl.core.files import digest, replacing
 from hiwl.core.settings import settings
 from hiwl.model.components import Features
 from hiwl.model.tree import Ints
+from hiwl.survey.pictures import without_suffix
 from hiwl.verbs.embed import ERROR, FEATURE, MADE_BY, PICTURE, How
 
 PATH, ROW = "path", "row"
@@ -128,10 +129,15 @@ def names_of(given: pd.DataFrame) -> pd.Series:
     return columns.get(PATH, next(iter(columns.values())))
 
 
-def naming(given: pd.DataFrame, other: pd.DataFrame) -> str | None:
-    """The column by which another table, of text, names the galaxies of a table of features: of those that tell these
-    apart the one that names most, paths and IDs before others, as ranks and numbers tell apart too; None without any.
+def naming(given: pd.DataFrame, other: pd.DataFrame) -> pd.Series | None:
+    """What another table, of text, calls the galaxies of a table of features, under the name of its column that says
+    so: of those that tell these apart, or of IDs after which their files are named, the one that names most. Paths and
+    IDs go before others, as ranks and numbers tell apart too; None without any.
     """
-    known = {name: int(other[name].isin(values).sum()) for name, values in telling(given).items() if name in other}
+    columns = {name: values for name, values in telling(given).items() if name in other}
+    if PATH in given and (files := given[PATH].astype(str).str.rsplit("/", n=1).str[-1].map(without_suffix)).is_unique:
+        columns |= {str(name): files for name in other if str(name).lower().endswith("id") and name not in columns}
+    known = {name: int(other[name].isin(values).sum()) for name, values in columns.items()}
     named = [name for name in known if known[name] and name.lower().endswith(("path", "id"))]
-    return max(named or known, key=lambda name: known[name], default=None)
+    best = max(named or known, key=lambda name: known[name], default=None)
+    return None if best is None else columns[best].rename(best)

@@ -24,7 +24,7 @@ from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
 from hiwl.survey.text_table import read_text_table
 from hiwl.verbs.embed import ERROR, link
-from hiwl.verbs.features import FeatureTable, naming, telling
+from hiwl.verbs.features import ROW, FeatureTable, naming, telling
 
 TEMPLATE = Path(__file__).with_name("map.html.jinja")
 LEAST, MOST = 5, 50_000
@@ -77,16 +77,20 @@ def _leading(features: Features) -> Features:
 def _with(given: pd.DataFrame, path: Path, features: Path) -> pd.DataFrame:
     """`given`, and the columns of another table that names its galaxies by one that both have."""
     other = read_text_table(path)
-    key, tell = naming(given, other), telling(given)
-    known = 0 if key is None else int(other[key].isin(tell[key]).sum())
-    if key is None or not known:
-        raise HiwlError(f"{path}: no column tells galaxies as one of {features} does ({', '.join(tell)})")
+    names = naming(given, other)
+    known = 0 if names is None else int(other[names.name].isin(names).sum())
+    if names is None or not known:
+        raise HiwlError(
+            f"{path}: no column tells galaxies as one of {features} does ({', '.join(telling(given))}), or by an ID "
+            "after which their files are named"
+        )
+    key = str(names.name)
     if (again := other[key].duplicated()).any():
         raise HiwlError(f"{path}: {key} {other[key][again].iloc[0]} appears twice; keep one row of it")
     print(f"map: {path} tells of {known:,} of {len(given):,} galaxies, by {key}")
-    new = [name for name in other if name not in (*given, key)]
+    new = [name for name in other if name not in (*given, key, ROW)]
     told = other.replace("", np.nan).set_index(key)[new].apply(_as_numbers)
-    aligned = told.reindex(tell[key]).set_axis(given.index)
+    aligned = told.reindex(names).set_axis(given.index)
     return pd.concat([given, aligned], axis=1)
 
 

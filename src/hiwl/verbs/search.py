@@ -130,9 +130,9 @@ class Kept:
         Raises:
             HiwlError: it has no such columns, or an answer that is none, or none to a galaxy of the `table`.
         """
-        self.path, self._telling = path, telling(table.given)
-        self._key = str(names_of(table.given).name)
-        self._told = pd.DataFrame(columns=[self._key, ANSWER], dtype=str)
+        self.path, self._names = path, names_of(table.given)
+        """What the file calls the galaxies of the table of features."""
+        self._told = pd.DataFrame(columns=[self._names.name, ANSWER], dtype=str)
         self._rows: list[int | None] = []
         """Of the table of features, a line."""
         self.answers: dict[int, int] = {}
@@ -163,20 +163,21 @@ class Kept:
             for row, said in zip(self._rows, told[ANSWER], strict=True)
         ]
         new = [row for row in answers if row not in self._rows]
-        more = pd.DataFrame({self._key: self._telling[self._key].iloc[new], ANSWER: [str(answers[row]) for row in new]})
+        more = pd.DataFrame({self._names.name: self._names.iloc[new], ANSWER: [str(answers[row]) for row in new]})
         with replacing(self.path) as beside:
             pd.concat([told, more]).to_csv(beside, index=False)
 
     def _read(self, table: FeatureTable) -> None:
         self._told = read_text_table(self.path)
-        key = naming(table.given, self._told)
-        if ANSWER not in self._told or key is None:
+        names = naming(table.given, self._told)
+        if ANSWER not in self._told or names is None:
             raise HiwlError(
                 f"{self.path}: a column {ANSWER!r} and one that tells galaxies as in {table.path} are needed "
-                f"({', '.join(self._telling)}); found {', '.join(map(str, self._told))}"
+                f"({', '.join(telling(table.given))}, or an ID after which their files are named); found "
+                f"{', '.join(map(str, self._told))}"
             )
-        self._key = key
-        row_of = {name: row for row, name in enumerate(self._telling[key])}
+        self._names, key = names, names.name
+        row_of = {name: row for row, name in enumerate(names)}
         readable = table.given[ERROR].isna().to_numpy()
         self._rows = [row_of.get(name) for name in self._told[key]]
         for name, said, row in zip(self._told[key], self._told[ANSWER], self._rows, strict=True):

@@ -28,6 +28,8 @@ def main(galaxy: str, features: str, number: int, output: str) -> None:
     Raises:
         HiwlError: there is no such galaxy, or no such table.
     """
+    if number < 1:
+        raise HiwlError(f"--number {number}: at least 1")
     table = FeatureTable(Path(features))
     row = table.row(galaxy)
     asked, picture = _in(table, row) if row is not None else _of_picture(table, galaxy)
@@ -63,7 +65,12 @@ def _in(table: FeatureTable, row: int) -> tuple[Features, bytes | None]:
 def _of_picture(table: FeatureTable, name: str) -> tuple[Features, bytes | None]:
     if not Path(name).is_file():
         raise HiwlError(f"{name}: neither a galaxy of {table.path} nor a picture")
-    folder = weights_folder(table.how.weights)
+    try:
+        folder = weights_folder(table.how.weights)
+    except HiwlError as error:
+        raise HiwlError(
+            f"{table.path}: made by the model {table.how.weights}, which a picture must be shown to, but: {error}"
+        ) from None
     if digest_of_sums(folder) != table.how.model:
         raise HiwlError(f"{table.path}: made by other weights than {table.how.weights} holds now; `hiwl embed` it anew")
     seen = Eye(Model.load(folder), folder, table.how)(pd.DataFrame({IMAGE: [Path(name)]}))

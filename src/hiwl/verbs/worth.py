@@ -50,6 +50,10 @@ def main(features: list[str], votes: str | None, mixture: str | None, splits: st
     """
     if features and not (votes and mixture):
         raise HiwlError("--votes and --mixture: the tables of votes that features are judged by are needed")
+    if not features and (votes or mixture or train):
+        raise HiwlError("--votes, --mixture and --train are for features: name some, as NAME=FILE")
+    if missing := [given for given in (votes, mixture) if given and not Path(given).is_file()]:
+        raise HiwlError(f"{missing[0]}: not found")
     for given in features:
         assert votes and mixture
         name, equals, paths = given.partition("=")
