@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiwl.core.errors import HiwlError
-from hiwl.survey.pictures import SUFFIXES, archive_folder, content_of, look, slashed, without_suffix
+from hiwl.survey.pictures import SUFFIXES, archive_folder, content_of, look, shown_by, slashed, without_suffix
 
 
 def archive(folder: Path, files: dict[str, bytes]) -> Path:
@@ -147,3 +147,8 @@ def test_a_suffix_goes_and_nothing_else(name: str, suffix: str) -> None:
     assert without_suffix(name + suffix) == name
     assert without_suffix(name + suffix.upper()) == name
     assert "\\" not in slashed(name)
+
+
+@pytest.mark.parametrize("path", ["101.jpg", "a/b/101.fits.gz", r"C:\night\101.PNG", "101"])
+def test_a_picture_shows_the_galaxy_that_its_file_is_named_after(path: str) -> None:
+    assert shown_by(path) == "101"

@@ -86,7 +86,7 @@ class Pictures:
 
     def galaxies(self) -> list[str]:
         """What the pictures are called, without folders and suffixes."""
-        return [without_suffix(posixpath.basename(slashed(name))) for name in self.files]
+        return [shown_by(name) for name in self.files]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -209,6 +209,11 @@ def _is_text(name: str) -> bool:
 def slashed(name: str) -> str:
     """A file's name with the slashes of paths and zips (Windows has others) and composed accents (macOS parts them)."""
     return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+
+
+def shown_by(path: str) -> str:
+    """The galaxy that the picture at `path` shows: the file's name without folders and suffix."""
+    return without_suffix(posixpath.basename(slashed(path)))
 
 
 def without_suffix(name: str) -> str:

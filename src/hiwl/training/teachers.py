@@ -5,7 +5,7 @@ import pandas as pd
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
 from hiwl.core.settings import settings
-from hiwl.survey.pictures import without_suffix
+from hiwl.survey.pictures import shown_by
 
 
 def read_teachers(hashes: list[str], classes: list[str]) -> pd.DataFrame:
@@ -37,6 +37,5 @@ def _read(expected: str, columns: list[str]) -> pd.DataFrame:
         raise HiwlError(
             f"{path}: no column {', '.join(missing)}; expected what `hiwl classify` writes of these classes"
         )
-    names = table["path"].str.rsplit("/", n=1).str[-1].map(without_suffix)
-    answered = table[columns].set_axis(names, axis=0).dropna()
+    answered = table[columns].set_axis(table["path"].map(shown_by), axis=0).dropna()
     return answered[~answered.index.duplicated()]

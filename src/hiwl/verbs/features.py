@@ -16,7 +16,7 @@ from hiwl.core.files import digest, replacing
 from hiwl.core.settings import settings
 from hiwl.model.components import Features
 from hiwl.model.tree import Ints
-from hiwl.survey.pictures import without_suffix
+from hiwl.survey.pictures import shown_by
 from hiwl.verbs.embed import ERROR, FEATURE, MADE_BY, PICTURE, How
 
 PATH, ROW = "path", "row"
@@ -79,8 +79,7 @@ class FeatureTable:
         """
         text = {column: self.given[column].astype(str) for column in self.given}
         if "path" in text:
-            files = text["path"].str.rsplit("/", n=1).str[-1]
-            text |= {" file": files, " stem": files.str.rsplit(".", n=1).str[0]}
+            text |= {" file": text["path"].str.rsplit("/", n=1).str[-1], " galaxy": text["path"].map(shown_by)}
         rows = sorted({row for values in text.values() for row in np.flatnonzero(values == name).tolist()})
         if len(rows) > 1:
             raise HiwlError(f"{name}: {len(rows)} rows of {self.path} are told so; name one by its path")
@@ -135,8 +134,8 @@ def naming(given: pd.DataFrame, other: pd.DataFrame) -> pd.Series | None:
     IDs go before others, as ranks and numbers tell apart too; None without any.
     """
     columns = {name: values for name, values in telling(given).items() if name in other}
-    if PATH in given and (files := given[PATH].astype(str).str.rsplit("/", n=1).str[-1].map(without_suffix)).is_unique:
-        columns |= {str(name): files for name in other if str(name).lower().endswith("id") and name not in columns}
+    if PATH in given and (galaxies := given[PATH].astype(str).map(shown_by)).is_unique:
+        columns |= {str(name): galaxies for name in other if str(name).lower().endswith("id") and name not in columns}
     known = {name: int(other[name].isin(values).sum()) for name, values in columns.items()}
     named = [name for name in known if known[name] and name.lower().endswith(("path", "id"))]
     best = max(named or known, key=lambda name: known[name], default=None)

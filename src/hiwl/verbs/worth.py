@@ -26,7 +26,7 @@ from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.components import Features, directions
 from hiwl.model.tree import ROOT
-from hiwl.survey.pictures import without_suffix
+from hiwl.survey.pictures import shown_by
 from hiwl.survey.tables import read_table
 from hiwl.survey.votes import COLUMNS
 from hiwl.verbs.embed import How
@@ -128,7 +128,7 @@ def _judged(tables: list[FeatureTable], votes: Path, mixture: Path, splits: Path
         if "path" not in table.given:
             raise HiwlError(f"{table.path}: no paths, by which galaxies are known; `hiwl embed` a folder or archive")
         given = table.given[table.given["error"].isna()]
-        names = given["path"].str.rsplit("/", n=1).str[-1].map(without_suffix)
+        names = given["path"].map(shown_by)
         row = pd.Series(given.index, index=names)
         told[f"row_{number}"] = row[~row.index.duplicated()].reindex(told.index)
     told = told.dropna(subset=[f"row_{number}" for number in range(len(tables))])
