@@ -1,5 +1,5 @@
 """`hiwl classify` against the published code's way: Pillow, torchvision's transforms, the eager network, one picture at
-a time, every layer and every view. With `best`, and with the paper's tree of B1 at 240 px (untrained, as fast).
+a time, every layer and every view. With `small`, and with the paper's tree of B1 at 240 px (untrained, as fast).
 
 What bounds it is printed too: decoding alone, and the networks' multiply-adds at the rate of this machine's matrix
 product.
@@ -121,15 +121,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         files = in_folder(pictures, folder := Path(scratch, "pictures"))
         Path(scratch, "b1").mkdir()
-        compare("best", Path("pretrained/best"), files)
+        compare("small", Path("pretrained/small"), files)
         compare("B1 at 240 px, two layers", paper(Path(scratch, "b1")), files[:96])
-        params = Classifier.load(Path("pretrained/best"), "cpu").pack
+        params = Classifier.load(Path("pretrained/small"), "cpu").pack
         start = time.perf_counter()
         for file in files:
             decode(file.read_bytes(), params)
         print(f"decoding alone, one thread: {OURS / (time.perf_counter() - start):.0f} images/s")
         start = time.perf_counter()
-        classify([str(folder)], f"{scratch}/a.parquet", weights="best", alpha=0.05, scale=1.0, arcsec=None, radius=None)
+        classify(
+            [str(folder)], f"{scratch}/a.parquet", weights="small", alpha=0.05, scale=1.0, arcsec=None, radius=None
+        )
         print(f"the command on {OURS}, start and table included: {OURS / (time.perf_counter() - start):.0f} images/s")
 
 

@@ -1,4 +1,4 @@
-"""`hiwl serve` of pretrained/best under 1, 8 and 32 clients of 1 and of 64 pictures: images a second, latency."""
+"""`hiwl serve` of pretrained/small under 1, 8 and 32 clients of 1 and of 64 pictures: images a second, latency."""
 
 import base64
 import itertools
@@ -23,7 +23,7 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["hiwl", "serve", "--weights", "best", "--port", str(port)]
+    command = ["hiwl", "serve", "--weights", "small", "--port", str(port)]
     server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(server, f"http://127.0.0.1:{port}/ready")

@@ -1,6 +1,6 @@
 """`hiwl similar` at a million galaxies: the index of replicated features, a query, and how many neighbours it misses.
 
-Some pictures are embedded by pretrained/best; copies of their components, with noise, fill the table.
+Some pictures are embedded by pretrained/small; copies of their components, with noise, fill the table.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         in_folder(pictures, Path(scratch, "pictures"))
         few = Path(scratch, "few.parquet")
-        embed.main([f"{scratch}/pictures"], str(few), weights="best", node="root", components=WIDTH)
+        embed.main([f"{scratch}/pictures"], str(few), weights="small", node="root", components=WIDTH)
         many = replicated(few, Path(scratch, "many.parquet"))
         table = FeatureTable(many)
         start = time.perf_counter()
