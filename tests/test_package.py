@@ -32,7 +32,7 @@ def test_the_wheel_answers_a_picture_where_nothing_else_of_the_repository_is(tmp
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {f"hiwl/pretrained/{name}/choice.json" for name in ("best", "small")} <= names
+    assert {f"hiwl/pretrained/{name}/choice.json" for name in ("best", "hiwl", "small")} <= names
     assert {"hiwl/verbs/card.md.jinja", "hiwl/service/page.html", "hiwl/py.typed"} <= names
     assert not [name for name in names if "tests" in name]
     # -S: nothing of what is installed here but what the wheel holds and the packages that it asks for.
