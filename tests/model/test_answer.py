@@ -158,5 +158,5 @@ def test_published_weights_are_loaded_by_name_or_folder_and_a_wrong_name_says_wh
     answers = hiwl.load("small")([ROOT / "src/hiwl/model/galaxy.jpg"])
     assert answers.loc[0, "answer"] == "SPI"
     assert hiwl.load(ROOT / "pretrained/small")([ROOT / "src/hiwl/model/galaxy.jpg"]).equals(answers)
-    with pytest.raises(HiwlError, match=r"large: not a folder .* published weights are best, small"):
+    with pytest.raises(HiwlError, match=r"large: not a folder .* published weights are best, hiwl, small"):
         hiwl.load("large")

@@ -243,7 +243,7 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     assert "hiwl-tiny version 1 is the champion" in capsys.readouterr().out.splitlines()[-3]
     assert store(registered).get_model_version_by_alias("hiwl-tiny", "champion").tags["survey"] == "mine"
     assert len(store(registered).search_model_versions("name = 'hiwl-tiny'")) == 1
-    with pytest.raises(HiwlError, match="published weights are best, small, tiny"):
+    with pytest.raises(HiwlError, match="published weights are best, hiwl, small, tiny"):
         adopt.main("large")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(HiwlError, match=f"root/{weights.name}: missing, or not as in SHA256SUMS"):
