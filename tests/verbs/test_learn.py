@@ -162,7 +162,8 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
 
 
 def test_a_network_that_takes_no_such_pictures_is_told(labels: Path) -> None:
-    with pytest.raises(HiwlError, match=r"--start vit_tiny_patch16_224: it does not take pictures of \d+ pixels"):
+    side = Start.of(learn.LIKE).seen["input"]
+    with pytest.raises(HiwlError, match=f"--start vit_tiny_patch16_224: it does not take pictures of {side} pixels"):
         run(labels, start="vit_tiny_patch16_224:scratch")
 
 
