@@ -9,12 +9,14 @@ then that of the nodes' better-ranked checkpoints, root first.
 import itertools
 import json
 import shutil
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import balanced_accuracy_score
+from torch import Tensor
 
 from hiwl.core import tracking
 from hiwl.core.files import digest, replacing_folder, sha256, write_json
@@ -25,7 +27,7 @@ from hiwl.core.settings import settings
 from hiwl.core.sums import write_sums
 from hiwl.measure.retrieval import retrieval
 from hiwl.model.calibration import calibration_error, fit_sure, fit_temperature
-from hiwl.model.classifier import CHOICE_FILE, Node, average, device_of
+from hiwl.model.classifier import CHOICE_FILE, Node, Seen, average, device_of
 from hiwl.model.components import Components, Features, sample
 from hiwl.model.pixels import PackParams
 from hiwl.model.tree import ROOT, ChooseParams, Floats, HierarchyParams, Ints, Tree, route
@@ -34,15 +36,43 @@ from hiwl.survey.packed import Part, read_images, read_packed, read_split
 from hiwl.training.export import export
 
 
-class Answers(NamedTuple):
-    """What one checkpoint says of every validation galaxy."""
+class Asked:
+    """What one checkpoint says of validation galaxies: of those below its node, and of others once they reach it."""
 
-    probabilities: Floats
-    """(n, children)."""
-    temperature: float
+    features: Features
+    """Of the galaxies below its node; below the root that is all."""
+    temperature = 1.0
     sure: float
     """From which probability on the first view decides alone (`may_differ`)."""
-    features: Features
+
+    def __init__(self, tree: Tree, name: str, node: Node, validation: Part, params: ChooseParams) -> None:
+        self._node, self._images, self._views = node, validation.images, range(params.views)
+        self._probabilities = np.full((len(validation.labels), len(tree.nodes[name])), np.nan)
+        child_of = tree.labels(name)
+        own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[validation.labels]
+        below = np.flatnonzero(own >= 0)
+        logits, features = self._ask(below)
+        self.features = features.numpy()
+        if params.calibrated:
+            self.temperature = fit_temperature(logits, np.eye(logits.shape[2])[own[below]])
+        first, every = average(logits[:1], self.temperature), average(logits, self.temperature)
+        self.sure = fit_sure(first, every, params.may_differ)
+        self._keep(below, logits)
+
+    def __call__(self, rows: Ints) -> Floats:
+        """Probabilities, (len(rows), children)."""
+        new = rows[np.isnan(self._probabilities[rows, 0])]
+        if len(new):
+            self._keep(new, self._ask(new).logits)
+        return self._probabilities[rows]
+
+    def _ask(self, rows: Ints) -> Seen:
+        return self._node.ask(self._images, rows, self._views)
+
+    def _keep(self, rows: Ints, logits: Tensor) -> None:
+        first, every = average(logits[:1], self.temperature), average(logits, self.temperature)
+        is_sure = first.max(axis=1) >= self.sure
+        self._probabilities[rows] = np.where(is_sure[:, None], first, every)
 
 
 def main() -> None:
@@ -56,17 +86,15 @@ def main() -> None:
     validation = read_split("validation", tree)
     labels = validation.labels
     device = device_of(settings().accelerator)
-    answers = {
-        (name, checkpoint["file"]): _answers(
+    asked = {
+        (name, checkpoint["file"]): Asked(
             tree, name, Node(description, folder / name / checkpoint["file"], device), validation, params
         )
         for name, description in descriptions.items()
         for checkpoint in description["checkpoints"]
     }
     shares = descriptions["root"]["shares"]
-    table = score(
-        tree, descriptions, {key: said.probabilities for key, said in answers.items()}, labels, shares, params
-    )
+    table = score(tree, descriptions, asked, labels, shares, params)
     best = table.iloc[0]
     choice = {
         "hierarchy": tree.nodes,
@@ -74,8 +102,8 @@ def main() -> None:
         "shares": shares,
         "views": params.views,
         "routing": params.routing,
-        "temperatures": {name: answers[name, best[name]].temperature for name in tree.nodes},
-        **({"sure": {name: answers[name, best[name]].sure for name in tree.nodes}} if params.may_differ else {}),
+        "temperatures": {name: asked[name, best[name]].temperature for name in tree.nodes},
+        **({"sure": {name: asked[name, best[name]].sure for name in tree.nodes}} if params.may_differ else {}),
         "validation_accuracy": best["accuracy"],
         "nodes": {
             name: {key: value for key, value in description.items() if key not in ("checkpoints", "shares")}
@@ -88,9 +116,9 @@ def main() -> None:
     record = _record(parameters, nodes, choice, len(labels), here)
     metrics = {f"validation_{name}": float(value) for name, value in best.items() if name not in tree.nodes}
     metrics |= {key: sum(run.metrics[key] for run in nodes.values()) for key in ("epochs", "cost_seconds")}
-    served = {name: answers[name, best[name]].probabilities for name in tree.nodes}
-    routed = route(tree, lambda node, rows: served[node][rows], len(labels), shares, params.routing)
-    features = answers[ROOT, best[ROOT]].features
+    served = {name: asked[name, best[name]] for name in tree.nodes}
+    routed = route(tree, lambda node, rows: served[node](rows), len(labels), shares, params.routing)
+    features = served[ROOT].features
     metrics |= {f"validation_{name}": value for name, value in retrieval(features, labels).items()}
     record = record.finished(metrics)
     trust = Trust.fit(routed.probabilities, labels, features, validation.images.numpy(), tree.classes)
@@ -121,15 +149,14 @@ def components_of(tree: Tree, name: str, node: Node) -> Components:
 def score(
     tree: Tree,
     descriptions: dict[str, Any],
-    answers: dict[tuple[str, str], Floats],
+    asked: Mapping[tuple[str, str], Callable[[Ints], Floats]],
     labels: Ints,
     shares: dict[str, int],
     params: ChooseParams,
 ) -> pd.DataFrame:
     """All combinations, best first: a column for each node (its checkpoint), and what it reaches.
 
-    `answers` holds for each (node, checkpoint) the probabilities of all images, (n, children): computed once, however
-    many combinations use them.
+    `asked` gives for each (node, checkpoint) the probabilities of the images at some rows, (len(rows), children).
     """
     rows = []
     files = [[checkpoint["file"] for checkpoint in descriptions[name]["checkpoints"]] for name in tree.nodes]
@@ -137,7 +164,7 @@ def score(
         chosen = dict(zip(tree.nodes, combination, strict=True))
         routed = route(
             tree,
-            lambda node, rows, chosen=chosen: answers[node, chosen[node]][rows],  # type: ignore[misc]
+            lambda node, rows, chosen=chosen: asked[node, chosen[node]](rows),  # type: ignore[misc]
             len(labels),
             shares,
             params.routing,
@@ -154,21 +181,6 @@ def score(
     return pd.DataFrame(rows).sort_values(
         ["accuracy", "mean_recall"], ascending=False, kind="stable", ignore_index=True
     )
-
-
-def _answers(tree: Tree, name: str, node: Node, validation: Part, params: ChooseParams) -> Answers:
-    labels = validation.labels
-    logits, features = node.ask(validation.images, np.arange(len(labels)), range(params.views))
-    temperature, below = 1.0, np.full(len(labels), True)
-    if params.calibrated:
-        child_of = tree.labels(name)
-        own = np.array([child_of.get(leaf, -1) for leaf in tree.classes])[labels]
-        below = own >= 0
-        temperature = fit_temperature(logits[:, torch.from_numpy(below)], np.eye(logits.shape[2])[own[below]])
-    first, every = average(logits[:1], temperature), average(logits, temperature)
-    sure = fit_sure(first[below], every[below], params.may_differ)
-    is_sure = first.max(axis=1) >= sure
-    return Answers(np.where(is_sure[:, None], first, every), temperature, sure, features.numpy())
 
 
 def _record(
