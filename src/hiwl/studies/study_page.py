@@ -1,5 +1,6 @@
 """What the page of one study says, from the table of runs."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from hiwl.core.record import Kept
 from hiwl.measure.intervals import over_galaxies, wilson
-from hiwl.model.tree import ROOT
+from hiwl.model.tree import ROOT, Tree
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
@@ -64,6 +65,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
             if one.get("validation_map_at_r", {}).get("over_pairs")
         },
         "classes": _per_class(study, cells) if is_tested else [],
+        "layers": layers(report, cells) if is_tested else [],
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
@@ -75,9 +77,9 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
 
 
 def finding(report: Report, name: str) -> str:
-    """The study's own sentence, with its numbers: `mean(cell, column)` and `gap(cell)` in per cent; of how many cells
-    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty until all that it names
-    has been measured."""
+    """The study's own sentence, with its numbers: `mean(cell, column)`, `gap(cell)` and `layer(cell, node)` in per
+    cent; of how many cells `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty
+    until all that it names has been measured."""
     study, runs, compared = report.studies[name], report.of(name), report.compared[name]
     by_cell = {one["cell"]: one for one in compared}
 
@@ -88,13 +90,18 @@ def finding(report: Report, name: str) -> str:
         one = by_cell.get(cell, {}).get(of)
         return UNKNOWN if one is None else _gap(one)
 
+    def layer(cell: str, node: str) -> str:
+        cells = {one: report.of(name, one) for one in study.cells if len(report.of(name, one))}
+        of = (one["right"].mean() for one in layers(report, cells) if (one["cell"], one["node"]) == (cell, node))
+        return percent(next(of, None)) or UNKNOWN
+
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
         "compared": len(over),
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    text = environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
+    text = environment().from_string(study.finding).render(mean=mean, gap=gap, layer=layer, runs=runs, **numbers)
     return "" if UNKNOWN in text else text
 
 
@@ -145,6 +152,27 @@ def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, A
             row["paper"] = papers and dict(zip(paper.CLASSES, papers[1], strict=True)).get(of_class)
             rows.append(row)
     return rows
+
+
+def layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """How often each question of a study's tree is answered rightly on the test set, a row a cell and node: of the
+    galaxies that belong below the node and were answered there, how many, the share `right`, and the mean of the shares
+    of each of the node's children, of every run. A cell of one layer answers the same questions by the class that it
+    gives. Empty where no cell has several layers."""
+    trees = [Tree(report.kept[rows["file"].iloc[0]].choice.parameters["hierarchy"]["nodes"]) for rows in cells.values()]
+    tree = next((tree for tree in trees if len(tree.nodes) > 1), None)
+    if tree is None:
+        return []
+    found: list[dict[str, Any]] = []
+    for (cell, rows), node in itertools.product(cells.items(), tree.nodes):
+        of_runs = []
+        for file in rows["file"]:
+            asked = answers_of(file)[["label", "answer"]].map(tree.labels(node).get).dropna()
+            right = asked["label"] == asked["answer"]
+            of_runs.append((len(asked), right.mean(), right.groupby(asked["label"]).mean().mean()))
+        table = pd.DataFrame(of_runs, columns=["galaxies", "right", "mean_recall"])
+        found.append({"cell": cell, "node": node} | {str(name): column for name, column in table.items()})
+    return found
 
 
 def _idle(nodes: pd.DataFrame) -> list[dict[str, Any]]:
