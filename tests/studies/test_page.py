@@ -70,6 +70,16 @@ def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> No
     assert said in Path("docs/results/trees.md").read_text()
 
 
+def test_a_study_that_is_half_run_has_its_page(project: Path) -> None:
+    keep(1, "two", [0])
+    for seed in (1, 2):
+        keep(seed, "one", [0])
+    report.main()
+    text = Path("docs/results/trees.md").read_text()
+    assert "| two layers | CRS | 75.00 | 30.06 to 95.44 |" in text
+    assert "| one layer | CRS | 75.00 ± 0.00 |  |" in text
+
+
 def test_recalls_on_validation_are_told_the_shorter_way_across(project: Path) -> None:
     plan_study(STUDY | {"until": "choose"})
     few: dict[str, Any] = {f"validation_recall_{name}": 0.5 for name in ("E", "S")}
