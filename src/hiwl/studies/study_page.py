@@ -1,6 +1,5 @@
 """What the page of one study says, from the table of runs."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -65,7 +64,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
             if one.get("validation_map_at_r", {}).get("over_pairs")
         },
         "classes": _per_class(study, cells) if is_tested else [],
-        "layers": layers(report, cells) if is_tested else [],
+        "layers": _layers(report, cells) if is_tested else [],
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
@@ -77,9 +76,9 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
 
 
 def finding(report: Report, name: str) -> str:
-    """The study's own sentence, with its numbers: `mean(cell, column)`, `gap(cell)` and `layer(cell, node)` in per
-    cent; of how many cells `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty
-    until all that it names has been measured."""
+    """The study's own sentence, with its numbers: `mean(cell, column)` and `gap(cell)` in per cent; of how many cells
+    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty until all that it names
+    has been measured."""
     study, runs, compared = report.studies[name], report.of(name), report.compared[name]
     by_cell = {one["cell"]: one for one in compared}
 
@@ -90,18 +89,13 @@ def finding(report: Report, name: str) -> str:
         one = by_cell.get(cell, {}).get(of)
         return UNKNOWN if one is None else _gap(one)
 
-    def layer(cell: str, node: str) -> str:
-        cells = {one: report.of(name, one) for one in study.cells if len(report.of(name, one))}
-        of = (one["right"].mean() for one in layers(report, cells) if (one["cell"], one["node"]) == (cell, node))
-        return percent(next(of, None)) or UNKNOWN
-
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
         "compared": len(over),
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    text = environment().from_string(study.finding).render(mean=mean, gap=gap, layer=layer, runs=runs, **numbers)
+    text = environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
     return "" if UNKNOWN in text else text
 
 
@@ -154,7 +148,7 @@ def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, A
     return rows
 
 
-def layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """How often each question of a study's tree is answered rightly on the test set, a row a cell and node: of the
     galaxies that belong below the node and were answered there, how many, the share `right`, and the mean of the shares
     of each of the node's children, of every run. A cell of one layer answers the same questions by the class that it
@@ -164,14 +158,16 @@ def layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any
     if tree is None:
         return []
     found: list[dict[str, Any]] = []
-    for (cell, rows), node in itertools.product(cells.items(), tree.nodes):
-        of_runs = []
-        for file in rows["file"]:
-            asked = answers_of(file)[["label", "answer"]].map(tree.labels(node).get).dropna()
-            right = asked["label"] == asked["answer"]
-            of_runs.append((len(asked), right.mean(), right.groupby(asked["label"]).mean().mean()))
-        table = pd.DataFrame(of_runs, columns=["galaxies", "right", "mean_recall"])
-        found.append({"cell": cell, "node": node} | {str(name): column for name, column in table.items()})
+    for cell, rows in cells.items():
+        answers = [answers_of(file)[["label", "answer"]] for file in rows["file"]]
+        for node in tree.nodes:
+            of_runs = []
+            for said in answers:
+                asked = said.map(tree.labels(node).get).dropna()
+                right = asked["label"] == asked["answer"]
+                of_runs.append((len(asked), right.mean(), right.groupby(asked["label"]).mean().mean()))
+            table = pd.DataFrame(of_runs, columns=["galaxies", "right", "mean_recall"])
+            found.append({"cell": cell, "node": node} | {str(name): column for name, column in table.items()})
     return found
 
 
