@@ -80,6 +80,17 @@ def test_a_study_that_is_half_run_has_its_page(project: Path) -> None:
     assert "| one layer | CRS | 75.00 ± 0.00 |  |" in text
 
 
+def test_seeds_are_averaged_into_one_model(project: Path) -> None:
+    plan_study(STUDY | {"seeds": [1, 2, 3]})
+    for seed in (1, 2, 3):
+        keep(seed, "one", [0, seed])  # all are wrong in the first, one alone in each of three others
+    keep(1, "two", [0])
+    report.main()
+    averaged = Path("docs/results/trees.md").read_text().split("Seeds averaged")[1].split("##")[0]
+    assert "| one layer | 3 | 95.00 | 76.39 to 99.11 | +5.00 | +0.00 to +10.00 | 100.00 |" in averaged
+    assert "two layers" not in averaged.split("Layer by layer")[0]
+
+
 def test_recalls_on_validation_are_told_the_shorter_way_across(project: Path) -> None:
     plan_study(STUDY | {"until": "choose"})
     few: dict[str, Any] = {f"validation_recall_{name}": 0.5 for name in ("E", "S")}

@@ -6,7 +6,7 @@ import pytest
 
 from hiwl.core.record import read_results
 from hiwl.studies.plan import plan, read_study
-from hiwl.studies.table import hours, measured, nodes_table, read_files, readings_of, runs_table, write_indexes
+from hiwl.studies.table import answers_of, hours, measured, nodes_table, read_files, readings_of, runs_table, write_indexes
 from runs import STUDY, keep, plan_study
 
 
@@ -42,7 +42,7 @@ def test_folds_are_measured_together(project: Path) -> None:
     plan_study(STUDY | {"seeds": [1], "folds": [0, 1]})
     for fold in (0, 1):
         keep(1, "one", [fold], first=20 * fold, choices=[f"split.fold={fold}"])
-    metrics, per_class = measured(table()["file"].tolist())
+    metrics, per_class = measured(pd.concat(map(answers_of, table()["file"])))
     assert (metrics["galaxies"], metrics["accuracy"]) == (40, 0.95)
     first = per_class.set_index("class").loc["CRS"]
     assert (first["galaxies"], first["recall"]) == (8, 0.875)

@@ -64,6 +64,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
             if one.get("validation_map_at_r", {}).get("over_pairs")
         },
         "classes": _per_class(study, cells) if is_tested else [],
+        "averaged": _averaged(study, cells) if is_tested else [],
         "layers": _layers(report, cells) if is_tested else [],
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
@@ -76,9 +77,9 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
 
 
 def finding(report: Report, name: str) -> str:
-    """The study's own sentence, with its numbers: `mean(cell, column)` and `gap(cell)` in per cent; of how many cells
-    `compared` the test accuracy is `better` and `worse`, by the interval over galaxies. Empty until all that it names
-    has been measured."""
+    """The study's own sentence, with its numbers: `mean(cell, column)`, `gap(cell)` and what a cell's seeds gain when
+    they are `averaged(cell)`, in per cent; of how many cells `compared` the test accuracy is `better` and `worse`, by
+    the interval over galaxies. Empty until all that it names has been measured."""
     study, runs, compared = report.studies[name], report.of(name), report.compared[name]
     by_cell = {one["cell"]: one for one in compared}
 
@@ -89,13 +90,17 @@ def finding(report: Report, name: str) -> str:
         one = by_cell.get(cell, {}).get(of)
         return UNKNOWN if one is None else _gap(one)
 
+    def averaged(cell: str) -> str:
+        rows = _averaged(study, {cell: report.of(name, cell)})
+        return _gap(rows[0]) if rows else UNKNOWN
+
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
         "compared": len(over),
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    text = environment().from_string(study.finding).render(mean=mean, gap=gap, runs=runs, **numbers)
+    text = environment().from_string(study.finding).render(mean=mean, gap=gap, averaged=averaged, runs=runs, **numbers)
     return "" if UNKNOWN in text else text
 
 
@@ -131,7 +136,7 @@ def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, A
     rows = []
     for cell, runs in cells.items():
         files = _counted_once(runs, study)
-        table = measured(files)[1] if len(files) == 1 or study.folds else None
+        table = measured(pd.concat(map(answers_of, files)))[1] if len(files) == 1 or study.folds else None
         for of_class in _classes_of(runs, "test"):
             row: dict[str, Any] = {"cell": cell, "class": of_class}
             if table is not None:
@@ -146,6 +151,28 @@ def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, A
             row["paper"] = papers and dict(zip(paper.CLASSES, papers[1], strict=True)).get(of_class)
             rows.append(row)
     return rows
+
+
+def _averaged(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """What a cell's seeds answer on the test set as one model, by the mean of their probabilities, and what that gains
+    over one of them (`mean`): a row a cell. Folds, which test other galaxies each, are not averaged."""
+    found = []
+    for cell, rows in cells.items() if not study.folds else ():
+        answers = pd.concat(map(answers_of, rows["file"]))
+        together = answers.filter(like="p_").groupby(level=0).mean()
+        together["answer"] = together.idxmax(axis=1).str.removeprefix("p_")
+        together["label"] = answers["label"].groupby(level=0).first()
+        if len(rows) < 2 or len(answers) != len(rows) * len(together):
+            continue
+        metrics, of_classes = measured(together)
+        one = (answers["label"] == answers["answer"]).groupby(level=0).mean()
+        gain = np.array((together["label"] == together["answer"]) - one, np.float64)
+        found.append(
+            {"cell": cell, "seeds": len(rows), "accuracy": metrics["accuracy"], "interval": metrics["accuracy_interval"]}
+            | {"mean": gain.mean(), "over_galaxies": over_galaxies(gain)}
+            | {"recalls": dict(zip(of_classes["class"], of_classes["recall"], strict=True))}
+        )
+    return found
 
 
 def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:

@@ -103,9 +103,8 @@ def _rarest(kept: Kept) -> str:
     return min(numbers, key=lambda name: (numbers[name], name)) if numbers else ""
 
 
-def measured(files: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """:func:`hiwl.measure.metrics.measure` of the answers of several runs together, such as all folds of a seed."""
-    answers = pd.concat([answers_of(file) for file in files])
+def measured(answers: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+    """:func:`hiwl.measure.metrics.measure` of answers as :func:`answers_of` gives them, such as all folds of a seed."""
     classes = sorted(str(name).removeprefix("p_") for name in answers if str(name).startswith("p_"))
     label, answer = (answers[name].map(classes.index).to_numpy(np.int64) for name in ("label", "answer"))
     return measure(label, answer, classes)
@@ -179,7 +178,7 @@ def _tested(kept: Kept) -> dict[str, Any]:
     answers, classes = answers_of(file), Tree(kept.choice.parameters["hierarchy"]["nodes"]).classes
     if unknown := set(answers["label"]) - set(classes):
         raise HiwlError(f"{kept.answers}: labels that the run's tree does not have: {', '.join(sorted(unknown))}")
-    metrics, per_class = measured([file])
+    metrics, per_class = measured(answers_of(file))
     columns = sorted(classes)
     label, answer = (answers[name].map(columns.index).to_numpy(np.int64) for name in ("label", "answer"))
     found = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
