@@ -6,7 +6,16 @@ import pytest
 
 from hiwl.core.record import read_results
 from hiwl.studies.plan import plan, read_study
-from hiwl.studies.table import answers_of, hours, measured, nodes_table, read_files, readings_of, runs_table, write_indexes
+from hiwl.studies.table import (
+    answers_of,
+    hours,
+    measured,
+    nodes_table,
+    read_files,
+    readings_of,
+    runs_table,
+    write_indexes,
+)
 from runs import STUDY, keep, plan_study
 
 

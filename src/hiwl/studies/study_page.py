@@ -168,8 +168,8 @@ def _averaged(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
         one = (answers["label"] == answers["answer"]).groupby(level=0).mean()
         gain = np.array((together["label"] == together["answer"]) - one, np.float64)
         found.append(
-            {"cell": cell, "seeds": len(rows), "accuracy": metrics["accuracy"], "interval": metrics["accuracy_interval"]}
-            | {"mean": gain.mean(), "over_galaxies": over_galaxies(gain)}
+            metrics
+            | {"cell": cell, "seeds": len(rows), "mean": gain.mean(), "over_galaxies": over_galaxies(gain)}
             | {"recalls": dict(zip(of_classes["class"], of_classes["recall"], strict=True))}
         )
     return found
