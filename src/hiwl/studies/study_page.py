@@ -160,13 +160,13 @@ def _averaged(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
     for cell, rows in cells.items() if not study.folds else ():
         answers = pd.concat(map(answers_of, rows["file"]))
         together = answers.filter(like="p_").groupby(level=0).mean()
-        together["answer"] = together.idxmax(axis=1).str.removeprefix("p_")
+        together["answer"] = together.idxmax(axis=1).astype(str).str.removeprefix("p_")
         together["label"] = answers["label"].groupby(level=0).first()
         if len(rows) < 2 or len(answers) != len(rows) * len(together):
             continue
         metrics, of_classes = measured(together)
-        one = (answers["label"] == answers["answer"]).groupby(level=0).mean()
-        gain = np.array((together["label"] == together["answer"]) - one, np.float64)
+        right = [(of["label"] == of["answer"]).astype(float).groupby(level=0).mean() for of in (answers, together)]
+        gain = np.array(right[1] - right[0], np.float64)
         found.append(
             metrics
             | {"cell": cell, "seeds": len(rows), "mean": gain.mean(), "over_galaxies": over_galaxies(gain)}
