@@ -14,6 +14,7 @@ from hiwl.studies.table import (
     read_files,
     readings_of,
     runs_table,
+    traded,
     write_indexes,
 )
 from runs import STUDY, keep, plan_study
@@ -45,6 +46,14 @@ def test_answers_of_the_first_records_are_read_by_todays_names(project: Path) ->
     path = keep(1, "one", [0, 1, 2]).with_suffix(".answers.csv.gz")
     pd.read_csv(path).rename(columns={"label": "class"}).to_csv(path, index=False)
     assert table()["test_accuracy"].tolist() == pytest.approx([0.85])
+
+
+def test_a_class_that_counts_more_is_found_more_often(project: Path) -> None:
+    keep(1, "one", [2, 3])  # a cigar and an edge-on galaxy: both to the next class, .6 to .1
+    found = traded(table()["file"].iloc[0], "CSS", [1, 5, 7])
+    assert found["times"].tolist() == [1, 5, 7]
+    assert found["accuracy"].tolist() == pytest.approx([0.9, 0.9, 0.2])
+    assert found["recall"].tolist() == [0.75, 0.75, 1]
 
 
 def test_folds_are_measured_together(project: Path) -> None:

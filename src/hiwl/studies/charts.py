@@ -13,7 +13,11 @@ from hiwl.measure.plots import draw_confusion, draw_history, headless_pyplot, sa
 from hiwl.studies import paper
 from hiwl.studies.study_page import Report
 from hiwl.studies.summary import GOALS
-from hiwl.studies.table import answers_of
+from hiwl.studies.table import answers_of, traded
+
+COLOURS = [f"C{number}" for number in range(10)]
+TIMES = [2 ** (step / 2) for step in range(-4, 11)]
+"""What the probability of the rarest class is multiplied by, along a line."""
 
 
 def summary_chart(columns: list[dict[str, Any]]) -> Any:
@@ -33,22 +37,46 @@ def summary_chart(columns: list[dict[str, Any]]) -> Any:
 
 
 def study_chart(report: Report, name: str) -> Any:
-    """Accuracy of every run (dots) and mean (line) of each cell, with the paper's. Gives the figure."""
+    """Accuracy of every run (dots) and mean (line) of each cell, with the paper's; and, where ten or fewer were tested,
+    what each trades between accuracy and recall of the rarest class. Gives the figure."""
     study = report.studies[name]
     cells = [cell for cell in study.cells if len(report.of(name, cell))]
     value = "test_accuracy" if study.until == "evaluate" else "validation_accuracy"
-    figure, axes = headless_pyplot().subplots(figsize=(8.5, 0.9 + 0.3 * len(cells)), layout="constrained")
+    red = ""
+    has_trade = value == "test_accuracy" and len(cells) <= len(COLOURS)
+    pyplot, height = headless_pyplot(), 0.9 + 0.3 * len(cells)
+    if has_trade:
+        figure, (axes, trade) = pyplot.subplots(
+            2, 1, figsize=(8.5, height + 3), height_ratios=(height, 3), layout="constrained"
+        )
+        _draw_trade(trade, {cell: report.of(name, cell) for cell in reversed(cells)})
+    else:
+        figure, axes = pyplot.subplots(figsize=(8.5, height), layout="constrained")
     for row, cell in enumerate(reversed(cells)):
         found = 100 * report.of(name, cell)[value].to_numpy(float)
-        axes.plot(found, [row] * len(found), "o", color="tab:blue", alpha=0.6)
+        axes.plot(found, [row] * len(found), "o", color=COLOURS[row] if has_trade else "tab:blue", alpha=0.6)
         axes.plot([found.mean()] * 2, [row - 0.3, row + 0.3], color="black")
         if (reported := paper.ACCURACY.get(study.cells[cell].paper or "")) and value == "test_accuracy":
             axes.plot(100 * reported, row, "D", color="tab:red", markersize=5)
+            red = "; red: the paper's"
     axes.set_yticks(range(len(cells)), [study.cells[cell].title for cell in reversed(cells)])
-    red = "; red: the paper's" if value == "test_accuracy" else ""
     axes.set_xlabel(f"{value.replace('_', ' ')} of every run, per cent (line: mean{red})")
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _draw_trade(axes: Any, cells: dict[str, pd.DataFrame]) -> None:
+    """A line a cell, of the means over its runs; the dot on it is where it is multiplied by 1."""
+    for colour, rows in zip(COLOURS, cells.values(), strict=False):
+        rare = rows["rarest"].iloc[0]
+        line = 100 * pd.concat(traded(file, rare, TIMES) for file in rows["file"]).groupby("times").mean()
+        axes.plot(line["recall"], line["accuracy"], color=colour)
+        axes.plot(line.loc[1, "recall"], line.loc[1, "accuracy"], "o", color=colour)
+        axes.set(
+            xlabel=f"recall of {rare}, per cent, as its probability is multiplied (dot: by 1)",
+            ylabel="test accuracy, per cent",
+        )
+    axes.grid(alpha=0.3)
 
 
 def study_pictures(report: Report, name: str) -> dict[str, tuple[str, bytes]]:

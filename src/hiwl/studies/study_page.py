@@ -12,10 +12,12 @@ from hiwl.model.tree import ROOT, Tree
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
-from hiwl.studies.table import answers_of, hours, is_right, measured
+from hiwl.studies.table import answers_of, hours, is_right, measured, traded
 from hiwl.studies.words import between, environment, percent, signed
 
 UNKNOWN = "(not measured)"
+TIMES = (1, 2, 4, 8)
+"""What the probability of the rarest class is multiplied by."""
 
 
 class Report(NamedTuple):
@@ -66,6 +68,8 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "classes": _per_class(study, cells) if is_tested else [],
         "averaged": _averaged(study, cells) if is_tested else [],
         "layers": _layers(report, cells) if is_tested else [],
+        "times": TIMES,
+        "traded": _traded(cells) if is_tested else {},
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
@@ -77,9 +81,10 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
 
 
 def finding(report: Report, name: str) -> str:
-    """The study's own sentence, with its numbers: `mean(cell, column)`, `gap(cell)` and what a cell's seeds gain when
-    they are `averaged(cell)`, in per cent; of how many cells `compared` the test accuracy is `better` and `worse`, by
-    the interval over galaxies. Empty until all that it names has been measured."""
+    """The study's own sentence, with its numbers: `mean(cell, column)`, `gap(cell)`, what a cell's seeds gain when they
+    are `averaged(cell)`, and `trade(cell, times, "accuracy" or "recall")`, in per cent; of how many cells `compared`
+    the test accuracy is `better` and `worse`, by the interval over galaxies. Empty until all that it names has been
+    measured."""
     study, runs, compared = report.studies[name], report.of(name), report.compared[name]
     by_cell = {one["cell"]: one for one in compared}
 
@@ -94,13 +99,21 @@ def finding(report: Report, name: str) -> str:
         rows = _averaged(study, {cell: report.of(name, cell)})
         return _gap(rows[0]) if rows else UNKNOWN
 
+    def trade(cell: str, times: int, value: str) -> str:
+        rows = report.of(name, cell)
+        return percent(_traded({cell: rows})[cell].loc[times, value]) if len(rows) else UNKNOWN
+
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
         "compared": len(over),
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    text = environment().from_string(study.finding).render(mean=mean, gap=gap, averaged=averaged, runs=runs, **numbers)
+    text = (
+        environment()
+        .from_string(study.finding)
+        .render(mean=mean, gap=gap, averaged=averaged, trade=trade, runs=runs, **numbers)
+    )
     return "" if UNKNOWN in text else text
 
 
@@ -196,6 +209,16 @@ def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
             table = pd.DataFrame(of_runs, columns=["galaxies", "right", "mean_recall"])
             found.append({"cell": cell, "node": node} | {str(name): column for name, column in table.items()})
     return found
+
+
+def _traded(cells: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """By cell and by `TIMES`, the means over its runs of :func:`hiwl.studies.table.traded` for the rarest class."""
+    return {
+        cell: pd.concat(traded(file, rare, TIMES) for file, rare in zip(rows["file"], rows["rarest"], strict=True))
+        .groupby("times")
+        .mean()
+        for cell, rows in cells.items()
+    }
 
 
 def _idle(nodes: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ missing. Columns:
 
 import itertools
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,21 @@ def is_right(file: str) -> "pd.Series[bool]":
     """By GalaxyID: whether the run's answer is the label."""
     answers = answers_of(file)
     return answers["label"] == answers["answer"]
+
+
+def traded(file: str, of_class: str, times: Sequence[float]) -> pd.DataFrame:
+    """`accuracy` and the `recall` of a class on a run's test set, where the probability of that class is multiplied by
+    each of `times` and the most probable class is the answer: how one can be traded for the other without training
+    (Menon et al. 2021, post-hoc logit adjustment)."""
+    answers = answers_of(file)
+    probabilities = answers.filter(like="p_")
+    classes = np.array([str(name).removeprefix("p_") for name in probabilities])
+    label = answers["label"].to_numpy()
+    rows = []
+    for factor in times:
+        right = classes[(probabilities * np.where(classes == of_class, factor, 1)).to_numpy().argmax(axis=1)] == label
+        rows.append({"times": factor, "accuracy": right.mean(), "recall": right[label == of_class].mean()})
+    return pd.DataFrame(rows)
 
 
 def _rarest(kept: Kept) -> str:
