@@ -16,7 +16,7 @@ from hiwl.studies.summary import GOALS
 from hiwl.studies.table import answers_of, traded
 
 COLOURS = [f"C{number}" for number in range(10)]
-TIMES = [2 ** (step / 2) for step in range(-4, 11)]
+ALONG = [2 ** (step / 2) for step in range(-4, 11)]
 """What the probability of the rarest class is multiplied by, along a line."""
 
 
@@ -66,10 +66,10 @@ def study_chart(report: Report, name: str) -> Any:
 
 
 def _draw_trade(axes: Any, cells: dict[str, pd.DataFrame]) -> None:
-    """A line a cell, of the means over its runs; the dot on it is where it is multiplied by 1."""
+    """A line a cell, of the means over its runs; on the dot the class's probability is as it is."""
     for colour, rows in zip(COLOURS, cells.values(), strict=False):
         rare = rows["rarest"].iloc[0]
-        line = 100 * pd.concat(traded(file, rare, TIMES) for file in rows["file"]).groupby("times").mean()
+        line = 100 * pd.concat(traded(file, rare, ALONG) for file in rows["file"]).groupby("times").mean()
         axes.plot(line["recall"], line["accuracy"], color=colour)
         axes.plot(line.loc[1, "recall"], line.loc[1, "accuracy"], "o", color=colour)
         axes.set(

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hiwl.core.layout import PRETRAINED
 from hiwl.core.record import Kept
+from hiwl.core.sums import SUMS, read_sums
 from hiwl.measure.intervals import over_galaxies, wilson
 from hiwl.model.tree import ROOT, Tree
 from hiwl.studies import paper
@@ -69,13 +71,14 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "averaged": _averaged(study, cells) if is_tested else [],
         "layers": _layers(report, cells) if is_tested else [],
         "times": TIMES,
-        "traded": _traded(cells) if is_tested else {},
+        "traded": _traded(cells, TIMES) if is_tested else {},
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
         "tested": {cell: right_share(_counted_once(rows, study)) for cell, rows in cells.items()} if is_tested else {},
         "ACCURACY": paper.ACCURACY,
         "ROOT": ROOT,
+        "started_from": started_from,
         "silhouettes": [column for column in runs.filter(regex="^silhouette_") if runs[column].notna().any()],
     }
 
@@ -101,7 +104,7 @@ def finding(report: Report, name: str) -> str:
 
     def trade(cell: str, times: int, value: str) -> str:
         rows = report.of(name, cell)
-        return percent(_traded({cell: rows})[cell].loc[times, value]) if len(rows) else UNKNOWN
+        return percent(_traded({cell: rows}, [times])[cell].loc[times, value]) if len(rows) else UNKNOWN
 
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
@@ -115,6 +118,22 @@ def finding(report: Report, name: str) -> str:
         .render(mean=mean, gap=gap, averaged=averaged, trade=trade, runs=runs, **numbers)
     )
     return "" if UNKNOWN in text else text
+
+
+def started_from(said: str) -> str:
+    """What a run started from, of what its record says: published weights by their name, nodes of its own by theirs,
+    others by their file."""
+    published = {
+        digest[:12]: f"`pretrained/{sums.parent.name}`"
+        for sums in sorted(PRETRAINED.glob(f"*/{SUMS}"))
+        for digest in read_sums(sums.parent).values()
+    }
+    found = []
+    for part in said.split("; "):
+        node, _, of_node = part.partition(": ")
+        name = next((name for digest, name in published.items() if digest in part), None)
+        found.append(name or (f"its own `{node}`" if of_node else part.split(" (")[0].removesuffix(".safetensors")))
+    return " and ".join(dict.fromkeys(found))
 
 
 def _gap(one: dict[str, Any]) -> str:
@@ -167,16 +186,18 @@ def _per_class(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, A
 
 
 def _averaged(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """What a cell's seeds answer on the test set as one model, by the mean of their probabilities, and what that gains
-    over one of them (`mean`): a row a cell. Folds, which test other galaxies each, are not averaged."""
+    """What a cell's seeds answer on the test set as one model, the most probable class by the mean of their
+    probabilities, and what that gains over one of them that answers likewise (`mean`): a row a cell. Folds, which test
+    other galaxies each, are not averaged."""
     found = []
     for cell, rows in cells.items() if not study.folds else ():
         answers = pd.concat(map(answers_of, rows["file"]))
-        together = answers.filter(like="p_").groupby(level=0).mean()
-        together["answer"] = together.idxmax(axis=1).astype(str).str.removeprefix("p_")
-        together["label"] = answers["label"].groupby(level=0).first()
+        probabilities = answers.filter(like="p_")
+        together = probabilities.groupby(level=0).mean()
         if len(rows) < 2 or len(answers) != len(rows) * len(together):
             continue
+        answers["answer"], together["answer"] = _most_probable(probabilities), _most_probable(together)
+        together["label"] = answers["label"].groupby(level=0).first()
         metrics, of_classes = measured(together)
         right = [(of["label"] == of["answer"]).astype(float).groupby(level=0).mean() for of in (answers, together)]
         gain = np.array(right[1] - right[0], np.float64)
@@ -186,6 +207,10 @@ def _averaged(study: Study, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
             | {"recalls": dict(zip(of_classes["class"], of_classes["recall"], strict=True))}
         )
     return found
+
+
+def _most_probable(probabilities: pd.DataFrame) -> "pd.Series[str]":
+    return probabilities.idxmax(axis=1).astype(str).str.removeprefix("p_")
 
 
 def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -211,10 +236,10 @@ def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
     return found
 
 
-def _traded(cells: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """By cell and by `TIMES`, the means over its runs of :func:`hiwl.studies.table.traded` for the rarest class."""
+def _traded(cells: dict[str, pd.DataFrame], times: Sequence[float]) -> dict[str, pd.DataFrame]:
+    """By cell and by `times`, the means over its runs of :func:`hiwl.studies.table.traded` for the rarest class."""
     return {
-        cell: pd.concat(traded(file, rare, TIMES) for file, rare in zip(rows["file"], rows["rarest"], strict=True))
+        cell: pd.concat(traded(file, rare, times) for file, rare in zip(rows["file"], rows["rarest"], strict=True))
         .groupby("times")
         .mean()
         for cell, rows in cells.items()

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from hiwl.core.layout import PRETRAINED
-from hiwl.core.sums import SUMS, read_sums
 from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
-from hiwl.studies.study_page import Report, finding, right_share
+from hiwl.studies.study_page import Report, finding, right_share, started_from
 from hiwl.studies.table import hours
 
 GOALS = {"accuracy": 0.98, "recall": 0.85}
@@ -95,17 +93,9 @@ def columns(report: Report, best: tuple[str, str]) -> list[dict[str, Any]]:
                 "precision": float(rows[f"test_precision_{rare}"].mean()),
                 "mean_recall": float(rows["test_mean_recall"].mean()),
                 "validation": float(rows["validation_accuracy"].mean()),
-                "start": _start(str(rows["started_from"].iloc[0])),
+                "start": started_from(str(rows["started_from"].iloc[0])),
                 "passes": int(rows["passes"].iloc[0]),
                 "rarest": rare,
             }
         )
     return found
-
-
-def _start(started_from: str) -> str:
-    """What a run `started_from`: published weights by their name, others by their file."""
-    for sums in sorted(PRETRAINED.glob(f"*/{SUMS}")):
-        if any(digest[:12] in started_from for digest in read_sums(sums.parent).values()):
-            return f"`pretrained/{sums.parent.name}`"
-    return started_from.split(" (")[0].removesuffix(".safetensors")

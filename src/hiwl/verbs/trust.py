@@ -62,6 +62,7 @@ def main(name: str, others: list[str]) -> None:
         fit(beside)
         numbers = measure(beside, given)
         write_json(beside / NUMBERS, numbers)
+        write_sums(beside)
         list_files(beside)
     write_page()
     print(f"trust: {folder} and {PAGE}")
