@@ -69,7 +69,7 @@ def _draw_trade(axes: Any, cells: dict[str, pd.DataFrame]) -> None:
     """A line a cell, of the means over its runs; on the dot the class's probability is as it is."""
     for colour, rows in zip(COLOURS, cells.values(), strict=False):
         rare = rows["rarest"].iloc[0]
-        line = 100 * pd.concat(traded(file, rare, ALONG) for file in rows["file"]).groupby("times").mean()
+        line = 100 * traded(rows, ALONG)
         axes.plot(line["recall"], line["accuracy"], color=colour)
         axes.plot(line.loc[1, "recall"], line.loc[1, "accuracy"], "o", color=colour)
         axes.set(

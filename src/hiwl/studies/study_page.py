@@ -71,7 +71,7 @@ def study_page(report: Report, name: str) -> dict[str, Any]:
         "averaged": _averaged(study, cells) if is_tested else [],
         "layers": _layers(report, cells) if is_tested else [],
         "times": TIMES,
-        "traded": _traded(cells, TIMES) if is_tested else {},
+        "traded": {cell: traded(rows, TIMES) for cell, rows in cells.items()} if is_tested else {},
         "recalls": {} if is_tested else _recalls(study, cells, _classes_of(runs, "validation")),
         "claims": claims,
         "idle": _idle(runs.merge(nodes, on="file")),
@@ -104,7 +104,7 @@ def finding(report: Report, name: str) -> str:
 
     def trade(cell: str, times: int, value: str) -> str:
         rows = report.of(name, cell)
-        return percent(_traded({cell: rows}, [times])[cell].loc[times, value]) if len(rows) else UNKNOWN
+        return percent(traded(rows, [times]).loc[times, value]) if len(rows) else UNKNOWN
 
     over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
     numbers = {
@@ -234,16 +234,6 @@ def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, An
             table = pd.DataFrame(of_runs, columns=["galaxies", "right", "mean_recall"])
             found.append({"cell": cell, "node": node} | {str(name): column for name, column in table.items()})
     return found
-
-
-def _traded(cells: dict[str, pd.DataFrame], times: Sequence[float]) -> dict[str, pd.DataFrame]:
-    """By cell and by `times`, the means over its runs of :func:`hiwl.studies.table.traded` for the rarest class."""
-    return {
-        cell: pd.concat(traded(file, rare, times) for file, rare in zip(rows["file"], rows["rarest"], strict=True))
-        .groupby("times")
-        .mean()
-        for cell, rows in cells.items()
-    }
 
 
 def _idle(nodes: pd.DataFrame) -> list[dict[str, Any]]:

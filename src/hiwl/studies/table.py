@@ -96,19 +96,21 @@ def is_right(file: str) -> "pd.Series[bool]":
     return answers["label"] == answers["answer"]
 
 
-def traded(file: str, of_class: str, times: Sequence[float]) -> pd.DataFrame:
-    """`accuracy` and the `recall` of a class on a run's test set, where the probability of that class is multiplied by
-    each of `times` and the most probable class is the answer: how one can be traded for the other without training
-    (Menon et al. 2021, post-hoc logit adjustment)."""
-    answers = answers_of(file)
-    probabilities = answers.filter(like="p_")
-    classes = np.array([str(name).removeprefix("p_") for name in probabilities])
-    label = answers["label"].to_numpy()
+def traded(runs: pd.DataFrame, times: Sequence[float]) -> pd.DataFrame:
+    """By `times`, the means over runs of `accuracy` and the `recall` of the rarest class on the test set, where the
+    probability of that class is multiplied and the most probable class is the answer: how one can be traded for the
+    other without training (Menon et al. 2021, post-hoc logit adjustment)."""
     rows = []
-    for factor in times:
-        right = classes[(probabilities * np.where(classes == of_class, factor, 1)).to_numpy().argmax(axis=1)] == label
-        rows.append({"times": factor, "accuracy": right.mean(), "recall": right[label == of_class].mean()})
-    return pd.DataFrame(rows)
+    for file, rare in zip(runs["file"], runs["rarest"], strict=True):
+        answers = answers_of(file)
+        probabilities = answers.filter(like="p_")
+        classes = np.array([str(name).removeprefix("p_") for name in probabilities])
+        label = answers["label"].to_numpy()
+        for factor in times:
+            weighed = (probabilities * np.where(classes == rare, factor, 1)).to_numpy()
+            right = classes[weighed.argmax(axis=1)] == label
+            rows.append({"times": factor, "accuracy": right.mean(), "recall": right[label == rare].mean()})
+    return pd.DataFrame(rows).groupby("times").mean()
 
 
 def _rarest(kept: Kept) -> str:
