@@ -5,6 +5,7 @@ What bounds it is printed too: decoding alone, and the networks' multiply-adds a
 product.
 """
 
+import contextlib
 import json
 import tempfile
 import time
@@ -119,7 +120,7 @@ def main() -> None:
     kind, pictures = galaxies(OURS)
     print(machine(), f"{OURS} {kind}")
     with tempfile.TemporaryDirectory() as scratch:
-        files = in_folder(pictures, folder := Path(scratch, "pictures"))
+        files = in_folder(pictures, Path(scratch, "pictures"))
         Path(scratch, "b1").mkdir()
         compare("small", Path("pretrained/small"), files)
         compare("B1 at 240 px, two layers", paper(Path(scratch, "b1")), files[:96])
@@ -129,9 +130,8 @@ def main() -> None:
             decode(file.read_bytes(), params)
         print(f"decoding alone, one thread: {OURS / (time.perf_counter() - start):.0f} images/s")
         start = time.perf_counter()
-        classify(
-            [str(folder)], f"{scratch}/a.parquet", weights="small", alpha=0.05, scale=1.0, arcsec=None, radius=None
-        )
+        with contextlib.chdir(scratch):  # it says where it writes
+            classify(["pictures"], "a.parquet", weights="small", alpha=0.05, scale=1.0, arcsec=None, radius=None)
         print(f"the command on {OURS}, start and table included: {OURS / (time.perf_counter() - start):.0f} images/s")
 
 

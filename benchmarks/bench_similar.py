@@ -3,6 +3,7 @@
 Some pictures are embedded by pretrained/small; copies of their components, with noise, fill the table.
 """
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +25,9 @@ def main() -> None:
     print(machine(), f"{GALAXIES:,} rows of {WIDTH} components, replicated from {PICTURES} {kind}")
     with tempfile.TemporaryDirectory() as scratch:
         in_folder(pictures, Path(scratch, "pictures"))
-        few = Path(scratch, "few.parquet")
-        embed.main([f"{scratch}/pictures"], str(few), weights="small", node="root", components=WIDTH)
-        many = replicated(few, Path(scratch, "many.parquet"))
+        with contextlib.chdir(scratch):  # it says where it writes
+            embed.main(["pictures"], "few.parquet", weights="small", node="root", components=WIDTH)
+        many = replicated(Path(scratch, "few.parquet"), Path(scratch, "many.parquet"))
         table = FeatureTable(many)
         start = time.perf_counter()
         index = table.index()

@@ -19,6 +19,7 @@ import hiwl
 from pathlib import Path
 picture = Path(hiwl.__file__).parent / "model/galaxy.jpg"
 answers = hiwl.load("small")([picture])
+import timm  # whatever torchvision lies beside torch, as the cards show
 lean = [name for name in ("mlflow", "dvc", "great_expectations", "galsim", "hydra", "requests") if name in sys.modules]
 print(json.dumps([hiwl.__file__, answers.loc[0, "answer"], lean]))
 """

@@ -24,5 +24,7 @@ def load(weights: "str | Path") -> "Model":
     """
     from hiwl.core.registry import weights_folder
     from hiwl.model.answer import Model
+    from hiwl.model.torchvision_mend import mend_torchvision
 
+    mend_torchvision()  # whoever goes on with timm, as the cards show, can import it
     return Model.load(weights_folder(weights))

@@ -329,6 +329,8 @@ def _outside(error: Exception) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename:
         if error.filename in ("dvc", "git"):  # a program that was to be run
             return f"{error.filename}: not found. Is the environment active? `. .venv/bin/activate`"
+        if Path(error.filename).is_absolute():  # not of the project
+            return f"{error.filename}: not found"
         return f"{error.filename}: not found. `dvc repro` makes what a stage needs, `dvc pull` brings it."
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{error.filename or Path.cwd()}: {error.strerror}. Change its owner or mode, or run elsewhere"

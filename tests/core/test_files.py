@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, replacing, replacing_folder
 
 
@@ -64,6 +65,13 @@ def test_what_killed_processes_left_goes_and_what_others_are_writing_stays(tmp_p
         one.write_text("1")
         two.write_text("2")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "file2", living.name, elsewhere.name}
+
+
+def test_a_file_where_a_folder_would_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file/a.csv", tmp_path / "file/folder/a.csv"):
+        with pytest.raises(HiwlError, match=r"a\.csv: .*file.*; name another place"), replacing(path):
+            raise AssertionError
 
 
 def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

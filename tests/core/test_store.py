@@ -10,6 +10,7 @@ import pytest
 
 from hiwl.core import store, tracking
 from hiwl.core.errors import HiwlError
+from hiwl.core.registry import weights_folder
 from project import environment
 from runs import node
 
@@ -32,6 +33,12 @@ def test_several_first_runs_at_once_all_end_well(folder: Path) -> None:
     ]
     assert [process.communicate()[0].strip() for process in started] == ["1", "1"]
     assert [process.returncode for process in started] == [0, 0]
+
+
+def test_asking_for_a_model_makes_no_store(folder: Path) -> None:
+    with pytest.raises(HiwlError, match="models:/hiwl@champion: no MLflow store here; go to the project's root folder"):
+        weights_folder("models:/hiwl@champion")
+    assert not list(folder.iterdir())
 
 
 def test_what_was_killed_while_it_made_the_store_leaves_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

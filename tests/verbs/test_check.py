@@ -36,7 +36,9 @@ def test_the_verdict_follows_from_how_many_are_unlike_and_from_what_has_shifted(
     assert judge(fine, compared(0.4))[0].startswith("Trust the scores of these pictures only after a look")
     assert judge(np.arange(1000) < 120, compared(0.05))[0].startswith("Trust the scores of these pictures only after")
     assert judge(np.arange(1000) < 400, compared(0.05))[0].startswith("Do not trust")
-    assert judge(np.arange(20) < 0, compared(0.05))[0].startswith("Nothing speaks against these pictures, but")
+    few, why = judge(np.arange(20) < 0, compared(0.05))
+    assert few.startswith("Nothing speaks against these pictures, but")
+    assert why == ["Of 100 pictures or more this page says whether their scores can be trusted; these are 20."]
     assert judge(fine, compared(0.4))[1] == ["size is distributed otherwise (by 0.40 of 1)"]
 
 

@@ -145,6 +145,8 @@ def test_what_is_wrong_with_labels_is_told_and_nothing_is_written(labels: Path) 
     assert not (labels.parent / "model").exists()
     with pytest.raises(HiwlError, match="would be replaced; name a new folder"):
         learn.main(str(labels), str(labels.parent), None, [], SCRATCH, "probe")
+    with pytest.raises(HiwlError, match="is a file; name a new folder"):
+        learn.main(str(labels), str(labels), None, [], SCRATCH, "probe")
     assert labels.exists()
     with pytest.raises(HiwlError, match="is_red is '85 %'"):
         read_targets(labels, table.assign(is_red="85 %"), ["is_red", "is_blue"])

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hiwl.core.errors import HiwlError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -62,9 +64,21 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def make_folder_of(path: Path) -> None:
+    """Make the folder that `path` is to lie in.
+
+    Raises:
+        HiwlError: a file lies where it would be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise HiwlError(f"{path}: {error.filename}: {error.strerror}; name another place") from None
+
+
 def _beside(path: Path) -> Path:
     """A free place beside `path`, after removing what killed processes left in its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     host = platform.node().replace(".", "-")
     beside = path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
     for left in path.parent.glob(f".*.{host}.*.part"):

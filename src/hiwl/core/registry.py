@@ -64,9 +64,11 @@ def weights_folder(weights: str | Path) -> Path:
     """
     if not re.match(r"\w{2,}:/", str(weights)):
         return pretrained(weights)
-    import mlflow
+    from hiwl.core import store  # before MLflow, which it tells to keep to itself
 
-    from hiwl.core import store
+    if re.match("(models|runs):/", str(weights)) and not store.is_there():
+        raise HiwlError(f"{weights}: no MLflow store here; go to the project's root folder, or set MLFLOW_TRACKING_URI")
+    import mlflow
 
     store.client()  # which tells MLflow where the registry is
     try:

@@ -23,7 +23,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is away holds no training up for minutes
 
-ARTIFACTS = "mlruns"
+DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for trained models, not those for agents
 PATHS = {
     "experiments": ("artifact_location",),
@@ -34,6 +34,12 @@ PATHS = {
 """Where MLflow's tables hold absolute paths of artifacts."""
 
 
+def is_there() -> bool:
+    """Whether there is a store to read from: a server, or one that was made here."""
+    is_elsewhere = settings().tracking_uri is not None or bool(os.environ.get("MLFLOW_REGISTRY_URI"))
+    return is_elsewhere or (project_root() / DATABASE).exists()
+
+
 def client() -> Any:
     """A client of the store, for tracking and registry; it is made where it is not there yet.
 
@@ -42,7 +48,7 @@ def client() -> Any:
     """
     import mlflow
 
-    own = project_root() / "mlflow.db"
+    own = project_root() / DATABASE
     uri = settings().tracking_uri or _sqlite(own)
     if settings().tracking_uri is None and not own.exists():
         _make(own)

@@ -82,11 +82,15 @@ class Model:
         told = {"route": str, "views": int, "entropy": float, **trusted, "warning": str, "error": str}
         return {"answer": str, "probability": float, **shares, **told}
 
-    def __call__(self, pictures: Iterable[str | Path | bytes | Pixels], alpha: float = ALPHA) -> pd.DataFrame:
-        """Answer for pictures: paths, bytes of files, or (height, width, 3) uint8 arrays.
+    def __call__(
+        self, pictures: str | Path | bytes | Pixels | Iterable[str | Path | bytes | Pixels], alpha: float = ALPHA
+    ) -> pd.DataFrame:
+        """Answer for pictures, or for one: paths, bytes of files, or (height, width, 3) uint8 arrays.
 
         A row for each, as :meth:`answer` gives them; of paths, with the path in a column `path`.
         """
+        if isinstance(pictures, str | Path | bytes) or (isinstance(pictures, np.ndarray) and pictures.ndim <= 3):
+            pictures = [pictures]
         given = [Path(one) if isinstance(one, str) else one for one in pictures]
         table = pd.DataFrame({IMAGE: pd.Series(given, dtype=object)})
         if any(isinstance(one, Path) for one in given):
@@ -221,7 +225,7 @@ class Model:
     def _decode(self, row: int, image: Any, scale: float) -> Picture:
         """The picture, or what is wrong with it."""
         try:
-            if isinstance(image, np.ndarray) and image.ndim == 3:
+            if isinstance(image, np.ndarray):
                 decoded = central(image, self.classifier.pack, scale)
             else:
                 decoded = decode(to_bytes(image), self.classifier.pack, scale)

@@ -188,7 +188,7 @@ def register(folder: Path, record: Record, params: RegisterParams, choice: Path,
     print(f"{params.name} version {made.version} is the {alias}: {why}")
     if alias == CHALLENGER:
         print("  make it the champion:  hiwl promote")
-    print("  look at it:            mlflow ui, then Model registry")
+    print("  look at it:            mlflow ui, then Model training, Model registry")
     print(
         f"  serve it:              mlflow models serve -m models:/{params.name}@{alias} --env-manager local --port 5001"
     )

@@ -59,8 +59,9 @@ def study_chart(report: Report, name: str) -> Any:
         if (reported := paper.ACCURACY.get(study.cells[cell].paper or "")) and value == "test_accuracy":
             axes.plot(100 * reported, row, "D", color="tab:red", markersize=5)
             red = "; red: the paper's"
-    axes.set_yticks(range(len(cells)), [study.cells[cell].title for cell in reversed(cells)])
-    axes.set_xlabel(f"{value.replace('_', ' ')} of every run, per cent (line: mean{red})")
+    axes.set_yticks(range(len(cells)), [study.cells[cell].title.replace("`", "") for cell in reversed(cells)])
+    axes.set_xlabel(f"{value.replace('_', ' ')}, per cent\n(dot: a run; line: mean{red})")
+    axes.set_xlim(right=min(100, axes.get_xlim()[1]))
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -76,6 +77,7 @@ def _draw_trade(axes: Any, cells: dict[str, pd.DataFrame]) -> None:
             xlabel=f"recall of {rare}, per cent, as its probability is multiplied (dot: by 1)",
             ylabel="test accuracy, per cent",
         )
+    axes.set_xlim(right=min(100, axes.get_xlim()[1]))
     axes.grid(alpha=0.3)
 
 

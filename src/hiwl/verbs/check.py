@@ -33,6 +33,7 @@ SEED = 1
 SHIFT = 0.2
 """Of the two-sample Kolmogorov-Smirnov distance: what a measure may differ by."""
 FEW, MANY = 0.05, 0.25
+ENOUGH = 100  # pictures
 """Shares of pictures unlike those of training: up to the first is no cause for concern, above the second no use."""
 SHOWN = 8
 
@@ -110,8 +111,9 @@ def judge(unlike: "np.ndarray[tuple[int], np.dtype[np.bool_]]", compared: list[C
         return "Do not trust the scores of these pictures.", why
     if why:
         return "Trust the scores of these pictures only after a look at some of them.", why
-    if number < 100:
-        return "Nothing speaks against these pictures, but they are too few to say more.", [f"{number} pictures"]
+    if number < ENOUGH:
+        why = [f"Of {ENOUGH} pictures or more this page says whether their scores can be trusted; these are {number}."]
+        return "Nothing speaks against these pictures, but they are too few to say more.", why
     return "The scores of these pictures can be trusted as far as those of the test set.", []
 
 

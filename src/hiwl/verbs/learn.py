@@ -173,8 +173,9 @@ def _check_output(out: Path) -> None:
     if out.is_dir() and (out / CHOICE_FILE).exists():
         foreign = {path.name for path in out.iterdir()} - {CHOICE_FILE, ROOT, NUMBERS, SUMS, TRUST}
     else:
-        files = [path for path in (out, *out.parents) if path.exists() and not path.is_dir()]
-        foreign = {str(path) for path in files} or {path.name for path in out.glob("*")}
+        if files := [path for path in (out, *out.parents) if path.exists() and not path.is_dir()]:
+            raise HiwlError(f"{out}: {files[0]} is a file; name a new folder")
+        foreign = {path.name for path in out.glob("*")}
     if foreign:
         raise HiwlError(f"{out}: holds {', '.join(sorted(foreign)[:3])}, and would be replaced; name a new folder")
 

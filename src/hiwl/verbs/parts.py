@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import hiwl
 from hiwl.core.errors import HiwlError
-from hiwl.core.files import alone, digest, replacing, write_json
+from hiwl.core.files import alone, digest, make_folder_of, replacing, write_json
 from hiwl.core.sums import digest_of_sums
 from hiwl.model.answer import is_nothing
 from hiwl.survey.inputs import Input, find
@@ -79,7 +79,7 @@ def parts_of(out: Path, inputs: list[Input], weights: Path, options: dict[str, A
     known_by = options | {"weights": digest_of_sums(weights), "hiwl": hiwl.__version__}
     known_by |= {"inputs": digest([one.names for one in inputs])[:16], "rows": sum(map(len, inputs))}
     folder = out.with_name(f".{out.name}.parts")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(out)
     with only_writer(out):
         yield Parts(folder, inputs, _begun(folder, known_by))
         shutil.rmtree(folder)

@@ -33,6 +33,7 @@ from hiwl.model.tree import Ints
 from hiwl.model.trust import TRUST
 from hiwl.params import definition
 from hiwl.studies.plan import questions_of
+from hiwl.studies.study_page import started_from
 from hiwl.survey.packed import read_split
 from hiwl.survey.tables import read_table
 
@@ -114,7 +115,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "timm": [node for node in choice["nodes"] if (folder / node / "config.json").exists()],
         "record": record,
         "choice": choice,
-        "counts": ", ".join(f"{n} {part}" for part, n in (counts | {"test": len(labels)}).items()),
+        "counts": ", ".join(f"{n:,} {part}" for part, n in (counts | {"test": len(labels)}).items()),
         "split": sha256(SPLITS_TABLE),
         "questions": questions_of(definition(record.parameters)),
         "temperatures": ", ".join(f"{value:.3f}" for value in choice["temperatures"].values()),
@@ -126,7 +127,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "errors": _commonest_errors(labels, routed.label, classes),
     }
     environment = Environment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.globals["shown"] = shown
+    environment.globals |= {"shown": shown, "started_from": started_from}
     environment.globals["percent"] = lambda share: f"{100 * share:.2f} %"
     write_text(folder / "README.md", environment.from_string(CARD.read_text()).render(values))
 

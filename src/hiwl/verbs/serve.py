@@ -54,8 +54,8 @@ def check_port(host: str, port: int) -> None:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((host, port))
-        except OSError as error:
-            raise HiwlError(f"{host}:{port}: {error.strerror}; name another --port") from None
+        except (OSError, OverflowError) as error:
+            raise HiwlError(f"{host}:{port}: {getattr(error, 'strerror', error)}; name another --port") from None
 
 
 def load(weights: str) -> "mlflow.pyfunc.PyFuncModel":  # type: ignore[name-defined]  # noqa: F821

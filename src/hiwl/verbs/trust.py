@@ -195,7 +195,7 @@ def of_folds() -> dict[str, Any]:
         | {"most": of["covered"].max(), **dict(zip(("low", "high"), student(of["covered"].to_numpy()), strict=True))}
         for (alpha, name), of in pd.concat(parts).groupby(["alpha", "class"], sort=False)
     ]
-    return {"galaxies": galaxies, "tree": tree.nodes, "rows": rows}
+    return {"galaxies": galaxies, "rows": rows}
 
 
 def _check_data(folder: Path) -> None:
