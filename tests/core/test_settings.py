@@ -22,6 +22,15 @@ def test_the_ecosystems_variables_count_and_the_projects_own_go_before_them(monk
     assert "their" not in repr(here.kaggle_key)
 
 
+def test_a_process_confined_to_one_core_trains_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1}, raising=False)
+    settings.cache_clear()
+    assert (settings().threads, settings().workers) == (1, 1)
+    monkeypatch.setenv("HIWL_THREADS", "3")
+    settings.cache_clear()
+    assert (settings().threads, settings().workers) == (3, 1)
+
+
 def test_a_wrong_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIWL_DEVICES", "many")
     monkeypatch.setenv("HIWL_PRECISION", "8")

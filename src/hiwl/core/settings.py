@@ -31,6 +31,12 @@ def _also(name: str) -> AliasChoices:
     return AliasChoices(f"HIWL_{name.removeprefix('MLFLOW_')}", name)
 
 
+def _cores() -> int:
+    """Cores that this process may use: where it is confined to some (taskset, a batch system), more threads than
+    these wait for each other, and a training takes up to ten times as long."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Settings(BaseSettings):
     """Every setting, its default and its meaning."""
 
@@ -67,8 +73,8 @@ class Settings(BaseSettings):
     machines: int = Field(1, ge=1, description="how many machines train together, each under torchrun")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="of the arithmetic in training")
     compile: bool = Field(False, description="torch.compile the model for training, on one GPU with CUDA graphs")
-    workers: int = Field(os.cpu_count() or 1, ge=1, description="processes that draw or decode images")
-    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a training, shared by its processes")
+    workers: int = Field(default_factory=_cores, ge=1, description="processes that draw or decode images")
+    threads: int = Field(default_factory=_cores, ge=1, description="threads of a training, shared by its processes")
 
     @field_validator("tracking_uri")
     @classmethod
