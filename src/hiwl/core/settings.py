@@ -33,7 +33,7 @@ def _also(name: str) -> AliasChoices:
 
 def _cores() -> int:
     """Cores that this process may use: where it is confined to some (taskset, a batch system), more threads than
-    these wait for each other, and a training takes up to ten times as long."""
+    these would wait for each other, spinning."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -33,8 +33,9 @@ SEED = 1
 SHIFT = 0.2
 """Of the two-sample Kolmogorov-Smirnov distance: what a measure may differ by."""
 FEW, MANY = 0.05, 0.25
-ENOUGH = 100  # pictures
 """Shares of pictures unlike those of training: up to the first is no cause for concern, above the second no use."""
+ENOUGH = 100
+"""Pictures from which on nothing against them is something for them."""
 SHOWN = 8
 
 

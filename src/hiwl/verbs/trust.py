@@ -174,7 +174,7 @@ def write_page() -> None:
 def of_folds() -> dict[str, Any]:
     """Coverage of prediction sets in study `folds`, over its folds."""
     parts: list[pd.DataFrame] = []
-    galaxies, tree = 0, Tree({ROOT: ["none", "nothing"]})
+    galaxies = 0
     for kept in read_results():
         if kept.choice.parameters["split"]["fold"] is None or list(kept.choice.parameters["hierarchy"]["nodes"]) != [
             ROOT
