@@ -126,7 +126,7 @@ COMMANDS = {
             "--in": FEATURES,
             "--answers": {
                 "metavar": "FILE",
-                "help": "a table of galaxies (path or ID) and `answer`, 1 (dull) to 5 (features' name, .answers.csv)",
+                "help": "a table of galaxies (path or ID) and `answer`, from 1, dull, to 5 (FEATURES.answers.csv)",
             },
             "--output": {"short": "-o", "default": "odd.csv", "metavar": "FILE", "help": "the ranking (odd.csv)"},
             "--ask": {"action": "store_true", "help": "on a page, until Ctrl-C; answers are added to --answers"},
@@ -162,7 +162,7 @@ COMMANDS = {
             },
             "--start": {
                 "default": "best",
-                "help": "a model, as --weights elsewhere, or NETWORK:WEIGHTS, which are scratch, hub or a file (best)",
+                "help": "a model (best), as --weights elsewhere, or NETWORK:WEIGHTS: scratch, hub or a file",
             },
             "--train": {
                 "choices": ["probe", "head", "all"],
@@ -199,7 +199,7 @@ COMMANDS = {
         "verbs",
         "a survey on a cluster: Parquet of pictures in, Parquet of answers out",
         {
-            "table": {"help": "a Parquet dataset with a column `image` of the bytes of pictures, wherever Spark reads"},
+            "table": {"help": "a Parquet dataset with a column `image` (bytes) or `path`, wherever Spark reads"},
             "output": {"help": "a Parquet dataset of answers; what is there already is not done again"},
             "--weights": WEIGHTS,
         },

@@ -66,7 +66,7 @@ def test_a_node_that_only_knows_the_commonest_class_is_told(project: Path) -> No
     for seed, accuracy in ((1, 0.3), (2, 0.32)):  # of the validation set 843 in 2878 are CRS
         keep(seed, "one", [0], accuracy=accuracy)
     report.main()
-    said = "- node `root` of one layer, in 1 of 2 runs (that answer: 29.29 %)"
+    said = "- one layer: node `root`, in 1 of 2 runs (that answer: 29.29 %)"
     assert said in Path("docs/results/trees.md").read_text()
 
 
