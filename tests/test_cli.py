@@ -47,6 +47,7 @@ def test_hiwl_alone_prints_its_help_and_says_its_version(capsys: pytest.CaptureF
 def test_outside_the_projects_root_every_command_says_where_to_run(
     folder: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (folder / "conf/survey").mkdir(parents=True)
     inside = folder / "src/deep"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
@@ -57,8 +58,11 @@ def test_outside_the_projects_root_every_command_says_where_to_run(
 
 
 def test_published_weights_are_adopted_where_there_is_no_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "params.yaml").unlink()
     monkeypatch.setattr(adopt, "main", lambda name: print(name))
+    (folder / "other").mkdir()
+    monkeypatch.chdir(folder / "other")  # below a params.yaml of something else
+    cli.main(["adopt", "small"])
+    (folder / "params.yaml").unlink()
     cli.main(["adopt", "small"])
     with pytest.raises(SystemExit, match="has no params"):
         cli.main(["restore"])

@@ -306,7 +306,8 @@ def _run(name: str, given: dict[str, Any]) -> None:
     room = COMMANDS[name].room
     section = import_module("hiwl.core.section")
     if not section.PARAMS.exists():
-        above = [folder for folder in Path.cwd().parents if (folder / section.PARAMS).exists()]
+        # Other projects have a params.yaml too.
+        above = [f for f in Path.cwd().parents if (f / section.PARAMS).exists() and (f / "conf/survey").is_dir()]
         if above or COMMANDS[name].needs_project:
             where = f": cd {above[0]}" if above else ", where params.yaml is"
             raise HiwlError(f"{Path.cwd()} has no {section.PARAMS}. Run hiwl in the project's root folder{where}")

@@ -8,10 +8,11 @@ def test_the_interval_over_galaxies_is_that_of_a_mean() -> None:
     rng = np.random.default_rng(1)
     for number in (200, 5000):
         right = (rng.random(number) < 0.9).astype(float)
-        low, high = over_galaxies(right)
+        low, high = over_galaxies(right) or [0.0, 0.0]
         assert (low + high) / 2 == pytest.approx(right.mean(), abs=0.2 * right.std() / number**0.5)
         assert high - low == pytest.approx(2 * 1.96 * right.std() / number**0.5, rel=0.1)
     assert over_galaxies(np.ones(9)) == [1, 1]
+    assert over_galaxies(np.ones(1)) is None
 
 
 def test_the_interval_over_runs_is_students() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from crowds import RULES, table
 from hiwl.measure import label_noise
+from hiwl.survey.selection import Rules, SelectParams
 from hiwl.survey.votes import COLUMNS, TASKS, walk
 
 
@@ -20,8 +21,9 @@ def answers(task: int) -> st.SearchStrategy[list[float]]:
     return st.lists(share, min_size=TASKS[task].answers, max_size=TASKS[task].answers).filter(lambda row: sum(row) > 0)
 
 
-def summary(votes: pd.DataFrame, rules: label_noise.Rules, volunteers: int, repeats: int, seed: int) -> dict[str, Any]:
-    return label_noise.summarise(label_noise.redraw(votes, rules, volunteers, repeats, seed))
+def summary(votes: pd.DataFrame, rules: Rules, volunteers: int, repeats: int, seed: int) -> dict[str, Any]:
+    params = SelectParams(rules=rules, expected=None)
+    return label_noise.summarise(label_noise.redraw(votes, params, volunteers, repeats, seed))
 
 
 any_galaxy = st.fixed_dictionaries({task: answers(task) for task in TASKS})

@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 
 from hiwl.measure.intervals import wilson
-from hiwl.measure.metrics import measure
-from hiwl.measure.metrics import test_metrics as measured_on_test
+from hiwl.measure.metrics import measure, measured_on_test
 from hiwl.studies.paper import ABLATIONS, SPLITS, paper_metrics
 
 

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,14 @@ def test_features_are_what_the_last_layer_takes_in(name: str, head: str, tmp_pat
         logits = node.model(node.preprocess.normalise(inputs))
         torch.testing.assert_close(layer(values), logits, rtol=1e-3, atol=1e-4)
     assert not any(layer._forward_pre_hooks for layer in node.model.modules())
+
+
+def test_threads_that_ask_one_network_get_the_features_of_their_own_pictures(tmp_path: Path) -> None:
+    node = node_of("test_resnet", 3, tmp_path)
+    pictures = [np.random.default_rng(seed).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8) for seed in range(8)]
+    alone = [node.by_torch(one)[1] for one in pictures]
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda one: node.by_torch(one)[1], pictures))
+        for mine, wanted in zip(together, alone, strict=True):
+            torch.testing.assert_close(mine, wanted)

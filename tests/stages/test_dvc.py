@@ -139,7 +139,7 @@ def test_a_new_split_seed_does_not_concern_the_pack(pipeline: dict[str, Any]) ->
 
 
 def test_every_section_of_the_parameters_is_read_by_a_stage(pipeline: dict[str, Any], committed: Any) -> None:
-    read = {str(item).split(".")[0] for stage in STAGES for item in description(pipeline, stage)["params"]}
+    read = {str(item).split(".")[0] for stage in STAGES for item in description(pipeline, stage).get("params", [])}
     assert read == set(committed) == {field.alias or name for name, field in Params.model_fields.items()}
 
 

@@ -122,6 +122,12 @@ def test_whole_numbers_stay_whole_beside_rows_that_have_none(folder: Path, tmp_p
     assert both["objid"].tolist()[0] == 587722952767439450
     assert both["objid"].isna().sum() == 3
 
+    from astropy.table import Table
+
+    Table({"objid": [587722952767439450], "path": ["cut outs/a.jpg"]}).write(folder / "t.vot", format="votable")
+    both = whole(find([str(folder / "t.vot"), str(folder / "cut outs")]))
+    assert both["objid"].tolist()[0] == 587722952767439450
+
 
 def test_columns_that_are_called_as_ours_make_room_and_an_index_is_a_column(folder: Path, tmp_path: Path) -> None:
     (folder / "t.csv").write_text("path,image,filename\nrun7,42,cut outs/a.jpg\n")
@@ -143,3 +149,10 @@ def test_another_file_of_the_same_name_is_another_input(folder: Path) -> None:
 def test_a_glob_of_everything_takes_each_picture_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert len(whole(find(["cut outs/**"]))) == 3
+
+
+def test_a_glob_takes_tables_where_it_names_their_ending(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("cut outs/t.csv").write_text("file\na.jpg\n")
+    assert len(whole(find(["cut outs/*.csv"]))) == 1
+    assert len(whole(find(["cut outs/*"]))) == 3

@@ -165,6 +165,8 @@ def test_votes_beside_labels_are_kept_and_must_agree_with_them(committed: dict[s
     with pytest.raises(HiwlError, match=r"another class than the table of labels, or none: 2$"):
         labelled(table.assign(**{"class": ["CRS", "SPI", "SPI"]}), rules)
     assert list(labelled(table[[ID, "class"]], rules)) == [ID, "class"]
+    own = table.assign(**{"class": ["early", "late", "late"]})  # classes that no rule knows
+    assert labelled(own, rules)["class"].tolist() == ["early", "late", "late"]
 
 
 def test_the_commonest_answers_lead_to_the_catalogues_codes() -> None:

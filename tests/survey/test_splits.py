@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiwl.core.errors import HiwlError
-from hiwl.core.layout import ID
+from hiwl.core.layout import ID, PARTS
 from hiwl.studies.paper import SPLITS
-from hiwl.survey.splits import NAMES, SplitParams, counts, split
+from hiwl.survey.splits import SplitParams, counts, split
 
-TABLE_2 = dict(zip(SPLITS["clean"], zip(*(SPLITS[name] for name in NAMES), strict=True), strict=True))
+TABLE_2 = dict(zip(SPLITS["clean"], zip(*(SPLITS[name] for name in PARTS), strict=True), strict=True))
 
 
 def params(**changes: float | None) -> SplitParams:
@@ -17,7 +17,7 @@ def params(**changes: float | None) -> SplitParams:
 
 @pytest.mark.parametrize("galaxies", TABLE_2)
 def test_the_rule_gives_the_papers_table_2(galaxies: int) -> None:
-    assert tuple(counts(galaxies, params())[name] for name in NAMES) == TABLE_2[galaxies]
+    assert tuple(counts(galaxies, params())[name] for name in PARTS) == TABLE_2[galaxies]
 
 
 def clean_table(sizes: dict[str, int]) -> pd.DataFrame:

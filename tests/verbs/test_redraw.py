@@ -10,6 +10,7 @@ from crowds import RULES, table
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256
 from hiwl.core.layout import RAW_MANIFEST, RAW_TABLE
+from hiwl.survey.votes import TASKS
 from hiwl.verbs import redraw
 
 FILES = {"kind": "files", "table": "votes", "images_sha256": "a" * 64, "table_sha256": "b" * 64}
@@ -91,3 +92,15 @@ def test_another_surveys_votes_are_not_taken_for_this_ones(votes: pd.DataFrame, 
     with pytest.raises(HiwlError, match=r"holds the survey simulated, params\.yaml names mine"):
         redraw.main()
     assert not Path("results").exists()
+
+
+def test_the_selection_is_the_surveys_own(votes: pd.DataFrame, committed: dict[str, Any]) -> None:
+    few = [5 if row % 2 else 50 for row in range(len(votes))]
+    bring_in(votes.assign(**{f"volunteers_{task}": few for task in TASKS}), committed, FILES)
+    redraw.main()
+    content = json.loads(Path("results/mine/redraw.json").read_text())
+    assert {crowd["selected"]["galaxies"] for crowd in content["crowds"]} == {12}
+
+    bring_in(votes, committed | {"select": committed["select"] | {"by": "commonest"}}, FILES)
+    with pytest.raises(HiwlError, match=r"select\.by: commonest: only a selection by rules"):
+        redraw.main()

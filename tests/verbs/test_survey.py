@@ -1,5 +1,6 @@
 """`hiwl survey`: from files that nobody has prepared to a survey that runs."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,33 @@ def test_an_edited_survey_keeps_its_edits(mine: Path) -> None:
     params = compose(["survey=mine"])
     assert params["register"]["name"] == "better-name"
     assert params["select"]["expected"] == {"a": 2, "b": 2, "c": 1}
+
+
+def test_steps_that_make_classes_of_numbers_stay(mine: Path) -> None:
+    table = pd.DataFrame({"id": IDS, "T": ["0", "1", "2", "5", "6", "7"]})
+    look(mine, table, label="T")
+    path = Path("conf/survey/mine.yaml")
+    path.write_text(path.read_text().replace("steps: {}", "steps: {early: [0, 2], late: [5, 7]}"))
+    tree = Path("conf/hierarchy/mine.yaml")
+    tree.write_text(re.sub(r"root:\n(\s+- .*\n)+", "root: [early, late]\n", tree.read_text()))
+    look(mine, table)
+    source = compose(["survey=mine"])["raw"]["source"]
+    assert source["steps"] == {"early": [0, 2], "late": [5, 7]}
+    assert run()["class"].value_counts().to_dict() == {"early": 3, "late": 3}
+
+
+def test_a_catalogue_whose_files_are_not_known_says_how_to_name_them(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"PGCname": IDS, "T": range(6)}).to_csv(mine / "table.csv", index=False)
+    monkeypatch.setenv("HIWL_IMAGES", str(mine / "cutouts"))
+    monkeypatch.setenv("HIWL_TABLE", str(mine / "table.csv"))
+    with pytest.raises(HiwlError, match=r"dvc exp run -S survey=efigi -S raw\.source\.images_sha256=") as told:
+        run("efigi")
+    named = [choice.removeprefix("-S ") for choice in str(told.value).split("survey=efigi ")[1].split(" -S ")]
+    Path("params.yaml").write_text(yaml.safe_dump(compose(["survey=efigi", *named])))
+    raw.main()
+    assert set(read_table(RAW_TABLE)["class"]) == {"Sa", "Sb", "Sc"}
 
 
 def test_the_column_of_the_id_names_each_picture_once(mine: Path) -> None:

@@ -1,10 +1,12 @@
-"""Where each stage leaves its outputs, in the order of the pipeline; and the column that every table has."""
+"""Where each stage leaves its outputs, in the order of the pipeline; the column that every table
+has; and the parts of a split."""
 
 from pathlib import Path
 
 from hiwl.core.errors import HiwlError
 
 ID = "GalaxyID"
+PARTS = ("training", "validation", "test")  # of a split
 
 RAW = Path("data/raw")
 RAW_IMAGES = RAW / "images.zip"

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 from hiwl.core import store
 from hiwl.core.files import digest
-from hiwl.core.layout import SPLITS_TABLE
+from hiwl.core.layout import PARTS, SPLITS_TABLE
 from hiwl.core.record import Record
 
 KEY = "hiwl.key"
 EPOCHS, HISTORY = "hiwl.epochs", "hiwl.history"  # how many are logged, and which
-PARTS = ("training", "validation", "test")
 BATCH = 1000  # metrics, and
 FEW = 100  # params or tags: the most that MLflow takes in one request
 

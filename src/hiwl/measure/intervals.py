@@ -25,25 +25,26 @@ def student(values: Floats) -> list[float]:
     return [float(np.mean(values) - reach), float(np.mean(values) + reach)]
 
 
-def over_galaxies(values: Floats) -> list[float]:
-    """Interval (percentile bootstrap) of the mean of one value a galaxy, as other galaxies might have had it.
+def over_galaxies(values: Floats) -> list[float] | None:
+    """Interval (percentile bootstrap) of the mean of one value a galaxy, as other galaxies might have had it; None of
+    fewer than two.
 
     Of the difference between runs the values are differences within a galaxy, so that what it does to both drops out.
     """
+    if len(values) < 2:
+        return None
     found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=SEED)
     return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
 def mean_with_interval(values: Floats) -> dict[str, Any]:
     """Mean of one value a galaxy (None of none), its 95 % bootstrap interval (None of fewer than two), and how many."""
-    result = {
+    interval = over_galaxies(values)
+    return {
         "galaxies": len(values),
         "mean": round(float(values.mean()), 4) if len(values) else None,
-        "interval": None,
+        "interval": interval and [round(end, 4) for end in interval],
     }
-    if len(values) < 2:
-        return result
-    return result | {"interval": [round(end, 4) for end in over_galaxies(values)]}
 
 
 def in_words(value: dict[str, Any]) -> str:

@@ -20,15 +20,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.model.tree import Floats, Ints
-from hiwl.survey.selection import select
+from hiwl.survey.selection import Rules, SelectParams, select
 from hiwl.survey.votes import TASKS, walk
 
 USUAL = 44  # the median of Galaxy Zoo 2 (Willett et al. 2013)
 REJECTED = -1  # in place of a class's number
-
-Rules = dict[str, dict[str, float]]
 
 
 class Drawn(NamedTuple):
@@ -42,16 +41,19 @@ class Drawn(NamedTuple):
     rules: Rules
 
 
-def redraw(votes: pd.DataFrame, rules: Rules, volunteers: int, repeats: int, seed: int) -> Drawn:
+def redraw(votes: pd.DataFrame, params: SelectParams, volunteers: int, repeats: int, seed: int) -> Drawn:
     """What `repeats` crowds of `volunteers` make of each galaxy of the table `votes`.
 
     Raises:
-        HiwlError: rules on unknown columns, or that take one galaxy for two classes, if only when it is drawn again.
+        HiwlError: a selection that is not by rules; rules on unknown columns, or that take one galaxy for two classes,
+            if only when it is drawn again.
     """
+    if params.by != "rules":
+        raise HiwlError(f"select.by: {params.by}: only a selection by rules can be drawn again")
     rng = np.random.default_rng([seed, volunteers])
-    chances = answer_chances(votes)
+    chances, rules = answer_chances(votes), params.rules
     again = [_classes(votes[[ID]].assign(**walk(chances, volunteers, rng)), rules) for _ in range(repeats)]
-    return Drawn(_classes(votes, rules), np.stack(again, axis=1), volunteers, rules)
+    return Drawn(_classes(votes, rules, params.volunteers), np.stack(again, axis=1), volunteers, rules)
 
 
 def of_galaxies(ids: "pd.Series[int]", drawn: Drawn) -> pd.DataFrame:
@@ -123,9 +125,9 @@ def doubts(answered: pd.DataFrame, redrawn: pd.DataFrame) -> dict[str, dict[str,
     return found
 
 
-def _classes(votes: pd.DataFrame, rules: Rules) -> Ints:
+def _classes(votes: pd.DataFrame, rules: Rules, volunteers: int = 0) -> Ints:
     """The number of each galaxy's class in the order of `rules`, or REJECTED."""
-    selected = select(votes, rules)["class"]
+    selected = select(votes, rules, volunteers)["class"]
     numbers = np.full(len(votes), REJECTED)
     numbers[votes.index.get_indexer(selected.index)] = selected.map(list(rules).index)
     return numbers

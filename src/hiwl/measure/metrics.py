@@ -47,7 +47,7 @@ def measure(labels: Ints, predicted: Ints, classes: list[str]) -> tuple[dict[str
     return metrics, per_class
 
 
-def test_metrics(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:
+def measured_on_test(metrics: dict[str, Any], per_class: pd.DataFrame) -> dict[str, float]:
     """What :func:`measure_routed` found on the test set, as records, DVC and MLflow name it: one number a name."""
     flat = {f"test_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     flat["test_accuracy_low"], flat["test_accuracy_high"] = metrics["accuracy_interval"]

@@ -212,4 +212,4 @@ def _labelled(has: npt.NDArray[np.bool_], number: int, rng: np.random.Generator)
 
 
 def _mean(values: Floats) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "interval": over_galaxies(values) if len(values) > 1 else None}
+    return {"mean": float(values.mean()), "interval": over_galaxies(values)}

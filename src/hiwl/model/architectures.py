@@ -1,4 +1,4 @@
-"""The two networks of the paper's Table 7 that neither timm nor torchvision has; for backbone.py."""
+"""The two networks of the paper's Table 7 that neither timm nor torchvision has; for backbones.py."""
 
 from collections import OrderedDict
 from collections.abc import Callable

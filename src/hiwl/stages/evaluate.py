@@ -18,7 +18,7 @@ from hiwl.core.files import scratch_folder, write_json
 from hiwl.core.layout import CHOICE, ID, RAW_TABLE, REPORTS
 from hiwl.core.record import Record, nodes_of
 from hiwl.core.settings import settings
-from hiwl.measure.metrics import measure_routed, test_metrics
+from hiwl.measure.metrics import measure_routed, measured_on_test
 from hiwl.measure.plots import draw_confusion, draw_history, save
 from hiwl.measure.retrieval import retrieval
 from hiwl.model.classifier import Classifier
@@ -42,7 +42,7 @@ def main() -> None:
     nodes = {
         name: Record.model_validate_json((nodes_of(choice) / name / "record.json").read_text()) for name in choice.nodes
     }
-    measured = test_metrics(metrics, per_class)
+    measured = measured_on_test(metrics, per_class)
     measured |= {f"test_{name}": value for name, value in retrieval(answers.features, labels).items()}
     record = choice.finished(measured)
     counted = choice.data["counts"] | {"test": len(labels)}

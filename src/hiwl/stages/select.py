@@ -13,7 +13,7 @@ from hiwl.core.files import replacing
 from hiwl.core.layout import CLEAN, CLEAN_TABLE, ID, RAW_MANIFEST, RAW_TABLE
 from hiwl.core.section import read_section
 from hiwl.survey import contracts
-from hiwl.survey.selection import SelectParams, commonest, labelled, select
+from hiwl.survey.selection import SelectParams, clean_selection
 from hiwl.survey.tables import in_order, read_table
 
 
@@ -22,16 +22,7 @@ def main() -> None:
     params = SelectParams.parse(read_section("select"), "select")
     table = read_table(RAW_TABLE)
     kind = json.loads(RAW_MANIFEST.read_text())["table"]
-    if (kind, params.by) in (("labels", "commonest"), ("votes", "label")):
-        raise HiwlError(
-            f"select.by: {params.by} needs a table of {'votes' if kind == 'labels' else 'labels'}, not of {kind}"
-        )
-    if kind == "labels":
-        clean = labelled(table, params.rules)
-    elif params.by == "commonest":
-        clean = commonest(table, params.merged)
-    else:
-        clean = select(table, params.rules, params.volunteers)
+    clean = clean_selection(table, kind, params)
     if clean.empty:
         raise HiwlError(f"none of {len(table)} galaxies is selected: their votes reach no class of select.rules")
     clean = in_order(clean)

@@ -41,7 +41,7 @@ class Study(Section):
     question: str
     """What it is to answer, in a sentence or two."""
     finding: str = ""
-    """What it found, in a sentence: a Jinja template over its numbers (:mod:`hiwl.studies.page`)."""
+    """What it found, in a sentence: a Jinja template over its numbers (:func:`hiwl.studies.study_page.finding`)."""
     until: Literal["choose", "evaluate"]
     """The last stage of its runs: ideas are judged on validation and never see the test set."""
     superseded: bool = False

@@ -106,7 +106,7 @@ def finding(report: Report, name: str) -> str:
         rows = report.of(name, cell)
         return percent(traded(rows, [times]).loc[times, value]) if len(rows) else UNKNOWN
 
-    over = [one["test"]["over_galaxies"] for one in compared if "test" in one]
+    over = [one["test"]["over_galaxies"] for one in compared if one.get("test", {}).get("over_galaxies")]
     numbers = {
         "compared": len(over),
         "better": sum(low > 0 for low, _ in over),

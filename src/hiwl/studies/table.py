@@ -6,7 +6,8 @@ missing. Columns:
 - `study`, `cell`, `title`, `seed`, `fold`, `definition`, `file` (below ``results``);
 - `survey`, `tree`, `backbone`, `input`, `crop`, `recipe`, `started_from`; galaxies: `training`, `validation`, `test`;
   `rarest` (class);
-- `validation_accuracy`, `validation_mean_recall`, `validation_ece`, `validation_recall_<class>`;
+- `validation_accuracy`, `validation_mean_recall`, `validation_ece`, `validation_recall_<class>`,
+  `validation_map_at_r` and the like;
 - `test_accuracy`, `test_mean_recall`, `test_mean_precision`, `test_mean_f1`, `test_ece`; of each class
   `test_recall_<class>`, `test_precision_<class>`, `test_f1_<class>`;
 - what `hiwl figures` measured: `silhouette_<metric>_<classes>`, `gradcam_<layer>`;

@@ -25,7 +25,6 @@ PATH = "path"
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path")
 WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?|nan|", re.IGNORECASE)
-ROWS = 1024  # a table of pictures' bytes is read so many rows at a time
 
 
 class Input(Protocol):
@@ -162,7 +161,9 @@ def _expanded(name: str) -> list[Path]:
     whole = [Path(one) for one in matching]
     # `**` names folders and what is in them; folders are looked through as they are.
     folders = [path for path in whole if path.is_dir()] if "**" not in name else []
-    return folders + [path for path in whole if path.name.lower().endswith((*SUFFIXES, ".zip")) and path.is_file()]
+    # `*.csv` means tables, `*` does not.
+    wanted = (*SUFFIXES, ".zip", *(TABLES if name.lower().endswith(TABLES) else ()))
+    return folders + [path for path in whole if path.name.lower().endswith(wanted) and path.is_file()]
 
 
 def _of_pictures(source: Path) -> Files:
@@ -197,6 +198,8 @@ def _of_table(path: Path) -> Input:
 
         try:
             table = Table.read(path, format="votable").to_pandas()
+            whole = table.select_dtypes("integer").columns
+            table = table.astype(dict.fromkeys(whole, "Int64"))  # whole also beside rows that have none
         except Exception as error:
             raise HiwlError(f"{path}: not a VOTable of plain columns that can be read ({error})") from None
     else:

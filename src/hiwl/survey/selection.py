@@ -30,6 +30,23 @@ class SelectParams(Section):
     al. 2013, Table 3)."""
 
 
+def clean_selection(table: pd.DataFrame, kind: Literal["labels", "votes"], params: SelectParams) -> pd.DataFrame:
+    """The galaxies of a raw table of that `kind` that have a class, with it.
+
+    Raises:
+        HiwlError: `select.by` needs a table of the other kind; see also the functions below.
+    """
+    if (kind, params.by) in (("labels", "commonest"), ("votes", "label")):
+        raise HiwlError(
+            f"select.by: {params.by} needs a table of {'votes' if kind == 'labels' else 'labels'}, not of {kind}"
+        )
+    if kind == "labels":
+        return labelled(table, params.rules)
+    if params.by == "commonest":
+        return commonest(table, params.merged)
+    return select(table, params.rules, params.volunteers)
+
+
 def select(votes: pd.DataFrame, rules: Rules, volunteers: int = 0) -> pd.DataFrame:
     """The galaxies that exactly one rule takes, with their class and the votes that the rules look at.
 
@@ -99,12 +116,13 @@ def class_votes(votes: pd.DataFrame, rules: Rules) -> pd.DataFrame:
 
 
 def labelled(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """The galaxies of a table of labels; where it has votes too, the rules must give them the same class.
+    """The galaxies of a table of labels; where it has votes too and its classes are those of the rules, these must give
+    them the same class.
 
     Raises:
         HiwlError: they do not, by the galaxies' IDs.
     """
-    if "Class1.1" not in table:
+    if "Class1.1" not in table or not set(table["class"]) <= rules.keys():
         return table[[ID, "class"]]
     known = table.dropna(subset=list({column for rule in rules.values() for column in rule}))
     ruled = select(known, rules).set_index(ID)["class"].reindex(known[ID])

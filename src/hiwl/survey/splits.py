@@ -11,8 +11,6 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.section import Section
 from hiwl.survey.tables import in_order
 
-NAMES = ("training", "validation", "test")
-
 
 class SplitParams(Section):
     """Section `split`."""

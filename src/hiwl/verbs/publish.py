@@ -24,7 +24,7 @@ from hiwl.core.layout import CHOICE, PRETRAINED, REPORTS, SPLITS_TABLE
 from hiwl.core.record import Record, check_data, read_evaluated, results_folder
 from hiwl.core.settings import settings
 from hiwl.core.sums import read_sums, write_sums
-from hiwl.measure.metrics import measure_routed, test_metrics
+from hiwl.measure.metrics import measure_routed, measured_on_test
 from hiwl.model.backbones import create, library_of
 from hiwl.model.classifier import CHOICE_FILE, GRAPH, Classifier
 from hiwl.model.components import FILE as COMPONENTS
@@ -38,6 +38,7 @@ from hiwl.survey.packed import read_split
 from hiwl.survey.tables import read_table
 
 WEIGHTS = "model.safetensors"
+GALAXY_ZOO_2 = ("labels", "votes", "kaggle")  # surveys whose classes are the paper's, by its rules
 CARD = Path(__file__).with_name("card.md.jinja")
 
 
@@ -100,7 +101,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     routed = classifier(images).routed
     metrics, per_class = measure_routed(labels, routed, classes)
     before = read_table(REPORTS / "answers.csv.gz", ["answer"])["answer"].to_numpy()
-    half = record.finished(test_metrics(metrics, per_class))
+    half = record.finished(measured_on_test(metrics, per_class))
     half = half.model_copy(update={"key": digest([record.key, "half"])[:16], "name": f"{record.name}, half precision"})
     write_json(folder / "record.json", half.to_json())
     write_sums(folder)
@@ -114,6 +115,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "name": name,
         "timm": [node for node in choice["nodes"] if (folder / node / "config.json").exists()],
         "record": record,
+        "is_galaxy_zoo_2": record.columns["survey"] in GALAXY_ZOO_2,
         "choice": choice,
         "counts": ", ".join(f"{n:,} {part}" for part, n in (counts | {"test": len(labels)}).items()),
         "split": sha256(SPLITS_TABLE),

@@ -30,7 +30,8 @@ def main() -> None:
     """Redraw the current survey's votes; of real galaxies, keep the figures.
 
     Raises:
-        HiwlError: the survey in ``data/raw`` has no votes, or is not the one that params.yaml names.
+        HiwlError: the survey in ``data/raw`` has no votes, is not the one that params.yaml names, or is not selected by
+            rules.
     """
     manifest = json.loads(RAW_MANIFEST.read_text())
     survey = read_section("raw.survey")
@@ -45,9 +46,9 @@ def main() -> None:
             "Bring that one in: `dvc repro select`"
         )
     votes = read_table(RAW_TABLE)
-    rules = SelectParams.parse(read_section("select"), "select").rules
+    params = SelectParams.parse(read_section("select"), "select")
     crowds = {
-        volunteers: redraw(votes, rules, volunteers, REPEATS, SEED)
+        volunteers: redraw(votes, params, volunteers, REPEATS, SEED)
         for volunteers in tqdm(VOLUNTEERS, "redrawing", unit="crowd")
     }
     found = [summarise(drawn) for drawn in crowds.values()]
@@ -58,7 +59,7 @@ def main() -> None:
             f"{every['stayed']['share']:.2%} stay selected, {every['changed']['share']:.2%} of these in another class"
         )
     if (folder := results_folder(read_section("raw"))) is not None:
-        content = {"crowds": found, "repeats": REPEATS, "rules": rules, "seed": SEED, "survey": survey}
+        content = {"crowds": found, "repeats": REPEATS, "rules": params.rules, "seed": SEED, "survey": survey}
         write_json(folder / "redraw.json", content | {"table_sha256": sha256(RAW_TABLE)})
         with replacing(folder / "redraw.csv.gz") as beside:
             of_galaxies(votes[ID], crowds[USUAL]).to_csv(

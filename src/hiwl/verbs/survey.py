@@ -22,10 +22,9 @@ from hiwl.core.layout import ID
 from hiwl.model.tree import NAME, ROOT, Tree
 from hiwl.studies.plan import CONF, compose
 from hiwl.survey.pictures import Pictures, content_of, look
-from hiwl.survey.selection import SelectParams, labelled, select
+from hiwl.survey.selection import SelectParams, clean_selection
 from hiwl.survey.sources import Files
 from hiwl.survey.sources.files import (
-    CLASS,
     MARK,
     Places,
     as_survey,
@@ -39,9 +38,8 @@ from hiwl.survey.sources.files import (
 from hiwl.survey.text_table import read_text_table
 from hiwl.survey.votes import BY_VOLUNTEERS
 from hiwl.training.params import PRETRAINED
+from hiwl.verbs.labels import MOST_CLASSES, NAMES
 
-LABELS = (CLASS, "label", "type", "morphology", "category")  # what people call the column of the class
-MOST_CLASSES = 100
 LOOKED_AT = 100  # pictures whose sizes are told
 
 
@@ -115,10 +113,10 @@ def _source(given: pd.DataFrame, pictures: Pictures, places: Places, known: dict
     column, label = known.get("id") or _id_column(given, pictures, places), known.get("label")
     is_labels = label is not None or not has_votes(given)
     if is_labels and label is None:
-        label = next((str(each) for name in LABELS for each in given if str(each).lower() == name), None)
+        label = next((str(each) for name in NAMES for each in given if str(each).lower() == name), None)
         if label is None:
             raise HiwlError(
-                f"{places.table}: neither votes of Galaxy Zoo 2 nor a column called {', '.join(LABELS)}: name the "
+                f"{places.table}: neither votes of Galaxy Zoo 2 nor a column called {', '.join(NAMES)}: name the "
                 f"column of the class with --label ({few(given)})"
             )
     with_picture = sum(map(pictures.knows, ids_of(given, column, places.table)))
@@ -129,6 +127,7 @@ def _source(given: pd.DataFrame, pictures: Pictures, places: Places, known: dict
         table="labels" if is_labels else "votes",
         id=column,
         label=label,
+        steps={name: (least, most) for name, (least, most) in known.get("steps", {}).items()},
         fractions=known.get("fractions", "debiased"),
         galaxies=None if with_picture == len(given) else with_picture,
         images_sha256=content_of(pictures),
@@ -163,12 +162,10 @@ def _id_column(given: pd.DataFrame, pictures: Pictures, places: Places) -> str:
 
 
 def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Places) -> dict[str, int]:
-    """How many galaxies the survey has of each class, most first; of a survey of votes, by the rules."""
+    """How many galaxies the survey has of each class, most first."""
     known = survey.assign(**{c: pd.to_numeric(survey[c]) for c in survey if c in BY_VOLUNTEERS})
-    chosen = (
-        labelled(known, params.rules) if source.table == "labels" else select(known, params.rules, params.volunteers)
-    )
-    counted = {str(name): int(number) for name, number in chosen["class"].value_counts().items()}
+    clean = clean_selection(known, source.table, params)
+    counted = {str(name): int(number) for name, number in clean["class"].value_counts().items()}
     if len(counted) > MOST_CLASSES:
         raise HiwlError(f"{places.table}: {len(counted)} classes in the column {source.label}; --label names another")
     if len(counted) < 2:
@@ -178,7 +175,7 @@ def _count(survey: pd.DataFrame, source: Files, params: SelectParams, places: Pl
             f"{places.table}: the class {odd[0]!r} is not a name: it becomes one of files and metrics, so use letters, "
             f"digits, '-' and '_', and neither {ROOT!r} nor the likes of 1e5"
         )
-    of = f"column {source.label}" if source.table == "labels" else "the rules of select, from the votes"
+    of = f"column {source.label}" if source.table == "labels" else f"the votes, by {params.by}"
     print(f"classes ({of}): {', '.join(f'{name} {number:,}' for name, number in counted.items())}")
     return counted
 
@@ -224,7 +221,7 @@ def _write(name: str, content: dict[str, Any], source: Files, expected: dict[str
             }
             files[tree] = nodes, "One layer. For more, name a node among the children, and give it a line in both."
         content = {"defaults": [{"override /hierarchy": name}], **content}
-    content["raw"]["source"] = source.model_dump(exclude_none=True)
+    content["raw"]["source"] = source.model_dump(mode="json", exclude_none=True)
     content["select"]["expected"] = expected
     files[survey_file(name)] = content, f"{MARK}. The gate: better than always naming the commonest class."
     texts = {path: yaml.safe_dump(held, sort_keys=False, width=120) for path, (held, _) in files.items()}

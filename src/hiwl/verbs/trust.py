@@ -35,6 +35,7 @@ from hiwl.model.pixels import PackParams, Pixels
 from hiwl.model.tree import ROOT, Floats, Tree
 from hiwl.model.trust import Trust
 from hiwl.stages.choose import components_of
+from hiwl.studies.plan import on_record, plan, read_study
 from hiwl.survey.inputs import find
 from hiwl.survey.packed import Part, read_split
 from hiwl.survey.pictures import look
@@ -172,13 +173,13 @@ def write_page() -> None:
 
 
 def of_folds() -> dict[str, Any]:
-    """Coverage of prediction sets in study `folds`, over its folds."""
+    """Coverage of prediction sets in study `folds`, over the folds of its one layer."""
     parts: list[pd.DataFrame] = []
     galaxies = 0
-    for kept in read_results():
-        if kept.choice.parameters["split"]["fold"] is None or list(kept.choice.parameters["hierarchy"]["nodes"]) != [
-            ROOT
-        ]:
+    study = read_study("folds")
+    wanted = {run.definition for run in plan(study) if run.cell == "one-layer"}
+    for definition, kept in on_record(study, read_results()).items():
+        if definition not in wanted:
             continue
         tree = Tree(kept.choice.parameters["hierarchy"]["nodes"])
         answers = pd.read_csv(kept.answers).rename(columns={"class": "label"})  # as it was called once

@@ -214,16 +214,19 @@ def _check_content(source: Files, survey: str, places: Places, pictures: Picture
         found["votes_sha256"] = sha256(places.votes)
     if all(getattr(source, name) == value for name, value in found.items()):
         return
+    said = "nothing yet" if source.table_sha256 is None else "something else"
+    told = (
+        f"{places.images} and {places.table} contain {' '.join(f'{k}={v}' for k, v in found.items())}, and raw.source "
+        f"in params.yaml says {said}. If these are the files you mean, "
+    )
+    if source.steps and not is_written_by_survey(survey):  # a catalogue, whose tree is there already
+        chosen = " ".join(f"-S raw.source.{k}={v}" for k, v in found.items())
+        raise HiwlError(f"{told}run\n  dvc exp run -S survey={survey} {chosen}")
     name = survey if is_written_by_survey(survey) else "mine"
     options = {"--id": source.id, "--label": source.label, "--votes": places.votes if source.votes_sha256 else None}
     command = ["hiwl", "survey", name, str(places.images), str(places.table)]
     command += [word for option, value in options.items() if value is not None for word in (option, str(value))]
-    said = "nothing yet" if source.table_sha256 is None else "something else"
-    raise HiwlError(
-        f"{places.images} and {places.table} contain {' '.join(f'{k}={v}' for k, v in found.items())}, and raw.source "
-        f"in params.yaml says {said}. If these are the files you mean, run\n  {shlex.join(command)}\n"
-        f"and then this command again, with survey={name}"
-    )
+    raise HiwlError(f"{told}run\n  {shlex.join(command)}\nand then this command again, with survey={name}")
 
 
 def survey_file(name: str) -> Path:
