@@ -163,9 +163,10 @@ def test_a_radius_that_makes_no_sense_takes_the_scale_and_a_mistyped_option_lock
     pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "t.csv").write_text("file,r\n00.jpg,10\n01.jpg,0.01\n02.jpg,\n")
+    (pictures / "notes.md").write_text("no picture")
     with pytest.raises(HiwlError, match="alpha is 5"):
         run([pictures / "t.csv"], tmp_path / "a.parquet", alpha=5.0)
     run([pictures / "t.csv", pictures / "03.jpg"], tmp_path / "a.parquet", arcsec=0.4, radius="r")
     assert pd.read_parquet(tmp_path / "a.parquet")["answer"].notna().all()
     with pytest.raises(HiwlError, match="no picture was given"):
-        run([pictures / "*.csv"], tmp_path / "b.parquet")
+        run([pictures / "*.md"], tmp_path / "b.parquet")

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from scipy.stats import binomtest
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
+from hiwl.core.pages import page
 from hiwl.core.registry import weights_folder
 from hiwl.measure.plots import headless_pyplot, save
 from hiwl.model.answer import Model
@@ -69,8 +69,6 @@ def main(paths: list[str], weights: str, output: str) -> None:
     ]
     told = answers[answers["error"].isna()]
     verdict, why = judge(told["unlike"].to_numpy(bool), compared)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["percent"] = lambda share: f"{100 * share:.1f} %"
     values: dict[str, Any] = {
         "verdict": verdict,
         "why": why,
@@ -86,7 +84,7 @@ def main(paths: list[str], weights: str, output: str) -> None:
         "charts": _drawn(compared),
         "oddest": _oddest(told, pictures),
     }
-    write_text(Path(output), environment.from_string(TEMPLATE.read_text()).render(values))
+    write_text(Path(output), page(TEMPLATE, values, percent=lambda share: f"{100 * share:.1f} %"))
     print(f"check: {verdict} {output} says why")
 
 

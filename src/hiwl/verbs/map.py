@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
+from hiwl.core.pages import page
 from hiwl.measure import tsne
 from hiwl.model.components import Features, directions
 from hiwl.model.tree import Floats, Ints
@@ -62,8 +62,7 @@ def main(features: str, more: str | None, output: str) -> None:
             | {"shown": SHOWN, "sheets": _sheets(table, rows)}
         ).replace("<", r"\u003c"),  # so that no cell ends the script
     }
-    environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(TEMPLATE.read_text()).render(values)
+    text = page(TEMPLATE, values)
     write_text(Path(output), text)
     print(f"map: {output}: {len(rows):,} galaxies, {len(text) / 1e6:.1f} MB")
 

@@ -8,10 +8,10 @@ on.
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing, write_text
+from hiwl.core.pages import page
 from hiwl.verbs.embed import link
 from hiwl.verbs.features import FeatureTable, names_of
 from hiwl.verbs.parts import only_writer
@@ -53,7 +53,6 @@ def main(features: str, answers: str | None, output: str, ask: bool, port: int) 
 
 
 def _write_page(search: Search, ranking: pd.DataFrame, to: Path) -> None:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = ranking.head(TOP)
     names = names_of(search.table.given)
     galaxies = [
@@ -71,4 +70,4 @@ def _write_page(search: Search, ranking: pd.DataFrame, to: Path) -> None:
         "table": str(search.table.path),
         "known": len(search.answers),
     }
-    write_text(to, environment.from_string(TEMPLATE.read_text()).render(values))
+    write_text(to, page(TEMPLATE, values))

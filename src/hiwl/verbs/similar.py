@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import write_text
+from hiwl.core.pages import page
 from hiwl.core.registry import weights_folder
 from hiwl.core.sums import digest_of_sums
 from hiwl.model.answer import IMAGE, Model
@@ -40,7 +40,6 @@ def main(galaxy: str, features: str, number: int, output: str) -> None:
     near = table.given.iloc[keys].drop(columns=ERROR).reset_index(drop=True)
     near.insert(0, "distance", distances.round(4))
     print(near.to_string(index=False))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     values: dict[str, Any] = {
         "galaxy": galaxy,
         "picture": link(picture),
@@ -52,7 +51,7 @@ def main(galaxy: str, features: str, number: int, output: str) -> None:
             for jpeg, one in zip(table.pictures(keys), near.to_dict("records"), strict=True)
         ],
     }
-    write_text(Path(output), environment.from_string(TEMPLATE.read_text()).render(values))
+    write_text(Path(output), page(TEMPLATE, values))
     print(f"similar: {output} shows them")
 
 

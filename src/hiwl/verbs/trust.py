@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import replacing_folder, sha256, write_json, write_text
 from hiwl.core.layout import PACKED_IMAGES, PRETRAINED, RAW_IMAGES, SPLITS_TABLE
+from hiwl.core.pages import page
 from hiwl.core.record import Record, read_results
 from hiwl.core.section import read_section
 from hiwl.core.sums import read_sums, write_sums
@@ -166,9 +166,8 @@ def _scores(
 def write_page() -> None:
     """Renew ``docs/trust.md`` and its picture from what is published."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(PRETRAINED.glob(f"*/{NUMBERS}"))}
-    environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
-    write_text(PAGE, environment.from_string(TEMPLATE.read_text()).render(models=found, folds=of_folds()) + "\n")
+    values = {"models": found, "folds": of_folds()}
+    write_text(PAGE, page(TEMPLATE, values, percent=lambda share, digits=1: f"{100 * share:.{digits}f} %"))
     save(reliability.draw({name: pd.DataFrame(numbers["bins"]) for name, numbers in found.items()}), PICTURE)
 
 

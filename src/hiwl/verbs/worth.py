@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_json, write_text
 from hiwl.core.layout import ID
+from hiwl.core.pages import page
 from hiwl.core.registry import weights_folder
 from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
@@ -204,26 +204,18 @@ def write_page() -> None:
         raise HiwlError(
             f"{RECORDS / other[0]}.json: of other galaxies than the first record; measure it anew, or delete it"
         )
-    environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["spread"] = _spread
-    environment.globals |= {
+    values = {
         "LEARNED": LEARNED,
         "LABELS": worth.LABELS,
         "ANSWERS": worth.ANSWERS,
-        "order": _order,
-        "of_draws": _of_draws,
-        "in_order": _in_order,
-        "having": worth.having,
+        "sets": found,
+        "groups": groups,
+        "first": first,
+        "thresholds": worth.THRESHOLDS,
+        "taught": [one for path in sorted(TAUGHT.glob("*.json")) if _is_probed(one := read_record(path), found)],
     }
-    taught = [read_record(path) for path in sorted(TAUGHT.glob("*.json"))]
-    text = environment.from_string(TEMPLATE.read_text()).render(
-        sets=found,
-        groups=groups,
-        first=first,
-        thresholds=worth.THRESHOLDS,
-        taught=[one for one in taught if _is_probed(one, found)],
-    )
-    write_text(PAGE, text + "\n")
+    helpers = {"order": _order, "of_draws": _of_draws, "in_order": _in_order, "having": worth.having}
+    write_text(PAGE, page(TEMPLATE, values, spread=_spread, **helpers))
     save(_draw(found), PICTURE)
 
 

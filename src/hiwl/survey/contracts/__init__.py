@@ -17,6 +17,7 @@ import pandas as pd
 from hiwl.core import files
 from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID, WORK
+from hiwl.core.pages import page
 from hiwl.core.settings import project_root
 
 if TYPE_CHECKING:
@@ -121,12 +122,9 @@ def _explain(check: dict[str, Any]) -> str:
 
 
 def _page(content: dict[str, Any]) -> str:
-    import jinja2
-
     failed, passed = ([c for c in content["expectations"] if c["passed"] is is_passed] for is_passed in (False, True))
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((Path(__file__).parent / "page.html.jinja").read_text())
-    return template.render(content, failed_checks=failed, passed_checks=passed)
+    values = content | {"failed_checks": failed, "passed_checks": passed}
+    return page(Path(__file__).with_name("page.html.jinja"), values)
 
 
 def counts(column: str, expected: dict[str, int]) -> "list[Expectation]":
