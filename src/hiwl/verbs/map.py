@@ -99,9 +99,9 @@ def _as_numbers(column: pd.Series) -> pd.Series:
 
 
 def _between(places: Floats) -> list[list[int]]:
-    """Whole numbers between 0 and 9999, which are short to write."""
+    """Whole numbers between 0 and 9999, which are short to write; the map in the middle."""
     low, high = places.min(axis=0), places.max(axis=0)
-    scaled = (places - low) / max(float((high - low).max()), 1e-9)
+    scaled = (places - (low + high) / 2) / max(float((high - low).max()), 1e-9) + 0.5
     whole: list[list[int]] = (scaled * 9999).round().astype(int).tolist()
     return whole
 
