@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import alone, replacing, replacing_folder
@@ -28,6 +30,17 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     write(folder, "new")
     assert (folder / "file").read_text() == "new"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_weights_can_be_read_by_others_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "one.safetensors") as beside:
+        save_file({"x": np.zeros(2)}, beside)
+    with replacing_folder(tmp_path / "model") as beside:
+        (beside / "root").mkdir()
+        save_file({"x": np.zeros(2)}, beside / "root/w.safetensors")
+    for name in ("one.safetensors", "model/root/w.safetensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_folder_left_beside_its_place_by_a_kill_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     try:
         yield beside
+        _share(beside)
         os.replace(beside, path)
     except OSError as error:  # whoever was writing may not have said where
         error.filename = error.filename or str(path)
@@ -47,6 +49,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             os.replace(old, path)
     with scratch_folder(path) as beside:
         yield beside
+        for file in beside.rglob("*"):
+            _share(file)
         if path.exists():
             os.replace(path, old)
         os.replace(beside, path)
@@ -74,6 +78,14 @@ def make_folder_of(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise HiwlError(f"{path}: {error.filename}: {error.strerror}; name another place") from None
+
+
+def _share(path: Path) -> None:
+    """Let others read a file that its library (safetensors) made for its owner alone, as they may any new file."""
+    if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        mask = os.umask(0)  # can only be read by setting it
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def _beside(path: Path) -> Path:
