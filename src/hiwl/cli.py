@@ -126,7 +126,7 @@ COMMANDS = {
             "--in": FEATURES,
             "--answers": {
                 "metavar": "FILE",
-                "help": "a table of galaxies (path or ID) and `answer`, from 1, dull, to 5 (FEATURES.answers.csv)",
+                "help": "a table of galaxies (path or ID) and `answer`, from 1 (dull) to 5 (FEATURES.answers.csv)",
             },
             "--output": {"short": "-o", "default": "odd.csv", "metavar": "FILE", "help": "the ranking (odd.csv)"},
             "--ask": {"action": "store_true", "help": "on a page, until Ctrl-C; answers are added to --answers"},

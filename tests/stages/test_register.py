@@ -237,7 +237,7 @@ def test_published_weights_are_half_as_large_measured_anew_and_adopted_by_one_co
     accuracy = json.loads((folder / "record.json").read_text())["metrics"]["test_accuracy"]
     assert f"accuracy {100 * accuracy:.2f} %" in card
     assert all(f"| {name} |" in card for name in ("CRS", "IBS", "CSS", "EO", "SPI"))
-    assert "`conf/survey/mine.yaml` says of which files it is made" in card and "Galaxy Zoo" not in card
+    assert "`conf/survey/mine.yaml` says which files it is made from" in card and "Galaxy Zoo" not in card
 
     adopt.main("tiny")
     adopt.main("tiny")

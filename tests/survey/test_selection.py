@@ -165,6 +165,8 @@ def test_votes_beside_labels_are_kept_and_must_agree_with_them(committed: dict[s
     with pytest.raises(HiwlError, match=r"another class than the table of labels, or none: 2$"):
         labelled(table.assign(**{"class": ["CRS", "SPI", "SPI"]}), rules)
     assert list(labelled(table[[ID, "class"]], rules)) == [ID, "class"]
+    with pytest.raises(HiwlError, match="another class than the table of labels"):
+        labelled(table.assign(**{"class": ["CRS", "SPI", "Ring"]}), rules)
     own = table.assign(**{"class": ["early", "late", "late"]})  # classes that no rule knows
     assert labelled(own, rules)["class"].tolist() == ["early", "late", "late"]
 

@@ -100,6 +100,7 @@ def test_the_selection_is_the_surveys_own(votes: pd.DataFrame, committed: dict[s
     redraw.main()
     content = json.loads(Path("results/mine/redraw.json").read_text())
     assert {crowd["selected"]["galaxies"] for crowd in content["crowds"]} == {12}
+    assert {crowd["rejected"]["entered"]["share"] for crowd in content["crowds"]} == {0}
 
     bring_in(votes, committed | {"select": committed["select"] | {"by": "commonest"}}, FILES)
     with pytest.raises(HiwlError, match=r"select\.by: commonest: only a selection by rules"):

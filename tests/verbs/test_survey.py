@@ -117,6 +117,9 @@ def test_steps_that_make_classes_of_numbers_stay(mine: Path) -> None:
     source = compose(["survey=mine"])["raw"]["source"]
     assert source["steps"] == {"early": [0, 2], "late": [5, 7]}
     assert run()["class"].value_counts().to_dict() == {"early": 3, "late": 3}
+    path.write_text(path.read_text().replace("- 0.0\n", ""))
+    with pytest.raises(HiwlError, match=r"raw\.source\.steps"):
+        look(mine, table)
 
 
 def test_a_catalogue_whose_files_are_not_known_says_how_to_name_them(

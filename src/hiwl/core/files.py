@@ -22,6 +22,9 @@ from typing import Any
 
 from hiwl.core.errors import HiwlError
 
+MASK = os.umask(0)  # can only be read by setting it
+os.umask(MASK)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -83,9 +86,7 @@ def make_folder_of(path: Path) -> None:
 def _share(path: Path) -> None:
     """Let others read a file that its library (safetensors) made for its owner alone, as they may any new file."""
     if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
-        mask = os.umask(0)  # can only be read by setting it
-        os.umask(mask)
-        path.chmod(0o666 & ~mask)
+        path.chmod(0o666 & ~MASK)
 
 
 def _beside(path: Path) -> Path:

@@ -24,7 +24,7 @@ from hiwl.core.errors import HiwlError
 from hiwl.core.layout import ID
 from hiwl.model.tree import Floats, Ints
 from hiwl.survey.selection import Rules, SelectParams, select
-from hiwl.survey.votes import TASKS, walk
+from hiwl.survey.votes import COLUMNS, TASKS, walk
 
 USUAL = 44  # the median of Galaxy Zoo 2 (Willett et al. 2013)
 REJECTED = -1  # in place of a class's number
@@ -51,9 +51,10 @@ def redraw(votes: pd.DataFrame, params: SelectParams, volunteers: int, repeats: 
     if params.by != "rules":
         raise HiwlError(f"select.by: {params.by}: only a selection by rules can be drawn again")
     rng = np.random.default_rng([seed, volunteers])
-    chances, rules = answer_chances(votes), params.rules
-    again = [_classes(votes[[ID]].assign(**walk(chances, volunteers, rng)), rules) for _ in range(repeats)]
-    return Drawn(_classes(votes, rules, params.volunteers), np.stack(again, axis=1), volunteers, rules)
+    chances = answer_chances(votes)
+    kept = votes.drop(columns=[column for column in COLUMNS if column in votes])  # how many answered, where it is known
+    again = [_classes(kept.assign(**walk(chances, volunteers, rng)), params) for _ in range(repeats)]
+    return Drawn(_classes(votes, params), np.stack(again, axis=1), volunteers, params.rules)
 
 
 def of_galaxies(ids: "pd.Series[int]", drawn: Drawn) -> pd.DataFrame:
@@ -125,11 +126,11 @@ def doubts(answered: pd.DataFrame, redrawn: pd.DataFrame) -> dict[str, dict[str,
     return found
 
 
-def _classes(votes: pd.DataFrame, rules: Rules, volunteers: int = 0) -> Ints:
-    """The number of each galaxy's class in the order of `rules`, or REJECTED."""
-    selected = select(votes, rules, volunteers)["class"]
+def _classes(votes: pd.DataFrame, params: SelectParams) -> Ints:
+    """The number of each galaxy's class in the order of the rules, or REJECTED."""
+    selected = select(votes, params.rules, params.volunteers)["class"]
     numbers = np.full(len(votes), REJECTED)
-    numbers[votes.index.get_indexer(selected.index)] = selected.map(list(rules).index)
+    numbers[votes.index.get_indexer(selected.index)] = selected.map(list(params.rules).index)
     return numbers
 
 

@@ -215,7 +215,7 @@ def _most_probable(probabilities: pd.DataFrame) -> "pd.Series[str]":
 
 def _layers(report: Report, cells: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """How often each question of a study's tree is answered rightly on the test set, a row a cell and node: of the
-    galaxies that belong below the node and were answered there, how many, the share `right`, and the mean of the shares
+    galaxies that belong to the node and reached it, how many, the share `right`, and the mean of the shares
     of each of the node's children, of every run. A cell of one layer answers the same questions by the class that it
     gives. Empty where no cell has several layers."""
     trees = [Tree(report.kept[rows["file"].iloc[0]].choice.parameters["hierarchy"]["nodes"]) for rows in cells.values()]

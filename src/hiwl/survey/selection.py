@@ -116,13 +116,13 @@ def class_votes(votes: pd.DataFrame, rules: Rules) -> pd.DataFrame:
 
 
 def labelled(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """The galaxies of a table of labels; where it has votes too and its classes are those of the rules, these must give
-    them the same class.
+    """The galaxies of a table of labels; where it has votes too, the rules must give them the same class, unless
+    they know none of its classes.
 
     Raises:
         HiwlError: they do not, by the galaxies' IDs.
     """
-    if "Class1.1" not in table or not set(table["class"]) <= rules.keys():
+    if "Class1.1" not in table or rules.keys().isdisjoint(table["class"]):
         return table[[ID, "class"]]
     known = table.dropna(subset=list({column for rule in rules.values() for column in rule}))
     ruled = select(known, rules).set_index(ID)["class"].reindex(known[ID])

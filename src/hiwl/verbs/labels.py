@@ -12,8 +12,9 @@ from hiwl.survey.pictures import look
 from hiwl.survey.text_table import read_text_table
 
 MOST_CLASSES = 100
-NAMES = ("class", "label", "answer", "type", "morphology", "category")
+NAMES = ("class", "label", "type", "morphology", "category")
 """What people call the column of the labels."""
+RATED = "answer"  # as in the tables of `hiwl odd`
 
 
 def read_labels(path: Path, images: str | None, columns: list[str]) -> tuple[Files, list[str], Floats]:
@@ -44,7 +45,7 @@ def read_targets(path: Path, table: pd.DataFrame, columns: list[str]) -> tuple[l
     """
     columns = list(dict.fromkeys(columns))
     names = {str(name).lower(): str(name) for name in table}
-    columns = columns or [names[name] for name in NAMES if name in names][:1]
+    columns = columns or [names[name] for name in (*NAMES, RATED) if name in names][:1]
     if not columns or (unknown := [name for name in columns if name not in table]):
         told = f"no column {', '.join(unknown)}" if columns else "which column has the labels is not clear"
         raise HiwlError(f"{path}: {told}; name it with --column, of {', '.join(map(str, table))}")

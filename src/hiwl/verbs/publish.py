@@ -38,7 +38,6 @@ from hiwl.survey.packed import read_split
 from hiwl.survey.tables import read_table
 
 WEIGHTS = "model.safetensors"
-GALAXY_ZOO_2 = ("labels", "votes", "kaggle")  # surveys whose classes are the paper's, by its rules
 CARD = Path(__file__).with_name("card.md.jinja")
 
 
@@ -115,7 +114,7 @@ def _describe(name: str, record: Record, folder: Path) -> None:
         "name": name,
         "timm": [node for node in choice["nodes"] if (folder / node / "config.json").exists()],
         "record": record,
-        "is_galaxy_zoo_2": record.columns["survey"] in GALAXY_ZOO_2,
+        "is_galaxy_zoo_2": _is_galaxy_zoo_2(record),
         "choice": choice,
         "counts": ", ".join(f"{n:,} {part}" for part, n in (counts | {"test": len(labels)}).items()),
         "split": sha256(SPLITS_TABLE),
@@ -132,6 +131,13 @@ def _describe(name: str, record: Record, folder: Path) -> None:
     environment.globals |= {"shown": shown, "started_from": started_from}
     environment.globals["percent"] = lambda share: f"{100 * share:.2f} %"
     write_text(folder / "README.md", environment.from_string(CARD.read_text()).render(values))
+
+
+def _is_galaxy_zoo_2(record: Record) -> bool:
+    """Whether the classes are the paper's, by its rules on the votes."""
+    of_votes = record.parameters["raw"]["source"].get("table") == "votes"
+    by_rules = record.parameters["select"].get("by", "rules") == "rules"
+    return record.columns["survey"] in ("labels", "kaggle") or (of_votes and by_rules)
 
 
 def _commonest_errors(labels: Ints, answers: Ints, classes: list[str]) -> str:

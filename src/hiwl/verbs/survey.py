@@ -59,7 +59,10 @@ def main(name: str, images: str, table: str, votes: str | None, id: str | None, 
         raise HiwlError(f"{', '.join(missing)}: not found")
     pictures, given = look(places.images), read_text_table(places.table)
     print(pictures.in_words())
-    source = _source(given, pictures, places, earlier.get("raw", {}).get("source", {}) | _named(id=id, label=label))
+    known = earlier.get("raw", {}).get("source", {})
+    is_same = label in (None, known.get("label"))  # steps are for one column
+    known["steps"] = _steps(known.get("steps") or {}, survey_file(name)) if is_same else {}
+    source = _source(given, pictures, places, known | _named(id=id, label=label))
     survey = as_survey(given, source, places, pictures)
     print(f"{places.table}: {len(given):,} rows, {len(survey):,} of them with a picture (by the column {source.id})")
     params = _parameters(name if earlier else "files")
@@ -127,13 +130,22 @@ def _source(given: pd.DataFrame, pictures: Pictures, places: Places, known: dict
         table="labels" if is_labels else "votes",
         id=column,
         label=label,
-        steps={name: (least, most) for name, (least, most) in known.get("steps", {}).items()},
+        steps=known["steps"],
         fractions=known.get("fractions", "debiased"),
         galaxies=None if with_picture == len(given) else with_picture,
         images_sha256=content_of(pictures),
         table_sha256=sha256(places.table),
         votes_sha256=None if places.votes is None else sha256(places.votes),
     )
+
+
+def _steps(given: Any, path: Path) -> dict[str, tuple[float, float]]:
+    try:
+        return {name: (least, most) for name, (least, most) in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise HiwlError(
+            f"{path}: raw.source.steps is {given}; give each class its least and its most, as in E: [-6, -4]"
+        ) from None
 
 
 def _id_column(given: pd.DataFrame, pictures: Pictures, places: Places) -> str:

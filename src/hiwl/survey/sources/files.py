@@ -219,7 +219,9 @@ def _check_content(source: Files, survey: str, places: Places, pictures: Picture
         f"{places.images} and {places.table} contain {' '.join(f'{k}={v}' for k, v in found.items())}, and raw.source "
         f"in params.yaml says {said}. If these are the files you mean, "
     )
-    if source.steps and not is_written_by_survey(survey):  # a catalogue, whose tree is there already
+    if (
+        source.steps and survey != "files" and not is_written_by_survey(survey)
+    ):  # a catalogue, whose tree is there already
         chosen = " ".join(f"-S raw.source.{k}={v}" for k, v in found.items())
         raise HiwlError(f"{told}run\n  dvc exp run -S survey={survey} {chosen}")
     name = survey if is_written_by_survey(survey) else "mine"
