@@ -1,12 +1,12 @@
-"""Where each stage leaves its outputs, in the order of the pipeline; the column that every table
-has; and the parts of a split."""
+"""Where each stage leaves its outputs, in the order of the pipeline; the column that every table has, and a
+split's parts."""
 
 from pathlib import Path
 
 from hiwl.core.errors import HiwlError
 
 ID = "GalaxyID"
-PARTS = ("training", "validation", "test")  # of a split
+PARTS = ("training", "validation", "test")
 
 RAW = Path("data/raw")
 RAW_IMAGES = RAW / "images.zip"

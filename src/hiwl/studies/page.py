@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from hiwl.core.files import write_text
+from hiwl.core.pages import page
 from hiwl.measure.label_noise import doubts
 from hiwl.measure.plots import save
 from hiwl.studies.charts import study_chart, study_pictures, summary_chart
 from hiwl.studies.study_page import Report, study_page
 from hiwl.studies.summary import best_cell, columns, summary
 from hiwl.studies.table import answers_of, class_counts, readings_of
-from hiwl.studies.words import environment, render
+from hiwl.studies.words import render
 
 DOCS = Path("docs")
 OTHERS = "features"
@@ -103,7 +104,7 @@ def _html(report: Report, pages: dict[Path, str]) -> str:
                 "pictures": {title: _uri(kind, content) for title, (kind, content) in pictures.items()},
             }
         )
-    return environment().get_template("report.html.jinja").render(sections=sections)
+    return page(Path(__file__).with_name("report.html.jinja"), {"sections": sections})
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hiwl.core.layout import PRETRAINED
+from hiwl.core.pages import fill
 from hiwl.core.record import Kept
 from hiwl.core.sums import SUMS, read_sums
 from hiwl.measure.intervals import over_galaxies, wilson
@@ -15,7 +16,7 @@ from hiwl.studies import paper
 from hiwl.studies.compare import read_claims, weigh
 from hiwl.studies.plan import Planned, Study
 from hiwl.studies.table import answers_of, hours, is_right, measured, traded
-from hiwl.studies.words import between, environment, percent, signed
+from hiwl.studies.words import FORMATS, between, percent, signed
 
 UNKNOWN = "(not measured)"
 TIMES = (1, 2, 4, 8)
@@ -112,11 +113,8 @@ def finding(report: Report, name: str) -> str:
         "better": sum(low > 0 for low, _ in over),
         "worse": sum(high < 0 for _, high in over),
     }
-    text = (
-        environment()
-        .from_string(study.finding)
-        .render(mean=mean, gap=gap, averaged=averaged, trade=trade, runs=runs, **numbers)
-    )
+    measured = {"mean": mean, "gap": gap, "averaged": averaged, "trade": trade, "runs": runs}
+    text = fill(study.finding, measured | numbers, FORMATS)
     return "" if UNKNOWN in text else text
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hiwl.core.pages import page
 from hiwl.studies import paper
 
 
@@ -38,25 +38,10 @@ def between(interval: Any, with_sign: bool = False, unit: float = 100, digits: i
     return "" if not interval else " to ".join(f"{unit * end:{sign}.{digits}f}" for end in interval)
 
 
-def environment() -> Environment:
-    """The templates beside this file, with these functions as filters."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "percent": percent,
-        "signed": signed,
-        "spread": spread,
-        "between": between,
-    }
-    environment.filters.update(filters)
-    return environment
+FORMATS: dict[str, Callable[..., str]] = {"percent": percent, "signed": signed, "spread": spread, "between": between}
+"""What templates call to write numbers."""
 
 
 def render(template: str, **values: Any) -> str:
-    """A page in Markdown."""
-    return environment().get_template(f"{template}.md.jinja").render(values, paper=paper)
+    """A page in Markdown, from the templates beside this file."""
+    return page(Path(__file__).with_name(f"{template}.md.jinja"), values | {"paper": paper}, FORMATS)

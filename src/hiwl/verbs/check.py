@@ -84,7 +84,7 @@ def main(paths: list[str], weights: str, output: str) -> None:
         "charts": _drawn(compared),
         "oddest": _oddest(told, pictures),
     }
-    write_text(Path(output), page(TEMPLATE, values, percent=lambda share: f"{100 * share:.1f} %"))
+    write_text(Path(output), page(TEMPLATE, values, {"percent": lambda share: f"{100 * share:.1f} %"}))
     print(f"check: {verdict} {output} says why")
 
 

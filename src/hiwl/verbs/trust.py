@@ -167,7 +167,7 @@ def write_page() -> None:
     """Renew ``docs/trust.md`` and its picture from what is published."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(PRETRAINED.glob(f"*/{NUMBERS}"))}
     values = {"models": found, "folds": of_folds()}
-    write_text(PAGE, page(TEMPLATE, values, percent=lambda share, digits=1: f"{100 * share:.{digits}f} %"))
+    write_text(PAGE, page(TEMPLATE, values, {"percent": lambda share, digits=1: f"{100 * share:.{digits}f} %"}))
     save(reliability.draw({name: pd.DataFrame(numbers["bins"]) for name, numbers in found.items()}), PICTURE)
 
 

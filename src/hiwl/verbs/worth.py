@@ -20,7 +20,7 @@ from PIL import Image
 from hiwl.core.errors import HiwlError
 from hiwl.core.files import sha256, write_json, write_text
 from hiwl.core.layout import ID
-from hiwl.core.pages import page
+from hiwl.core.pages import Helpers, page
 from hiwl.core.registry import weights_folder
 from hiwl.measure import worth
 from hiwl.measure.plots import headless_pyplot, save
@@ -214,8 +214,14 @@ def write_page() -> None:
         "thresholds": worth.THRESHOLDS,
         "taught": [one for path in sorted(TAUGHT.glob("*.json")) if _is_probed(one := read_record(path), found)],
     }
-    helpers = {"order": _order, "of_draws": _of_draws, "in_order": _in_order, "having": worth.having}
-    write_text(PAGE, page(TEMPLATE, values, spread=_spread, **helpers))
+    helpers: Helpers = {
+        "spread": _spread,
+        "order": _order,
+        "of_draws": _of_draws,
+        "in_order": _in_order,
+        "having": worth.having,
+    }
+    write_text(PAGE, page(TEMPLATE, values, helpers))
     save(_draw(found), PICTURE)
 
 
